@@ -1,0 +1,6 @@
+//! Tonle keeps a reporting database true to one or many Primero instances.
+
+#![allow(missing_docs)]
+// In reading order.
+pub mod sim;
+pub mod error;
