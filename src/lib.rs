@@ -3,4 +3,6 @@
 #![allow(missing_docs)]
 // In reading order.
 pub mod sim;
+pub mod indicator;
 pub mod error;
+pub mod model;

@@ -1,0 +1,90 @@
+//! A cell of a table as one integer, and what is counted in it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Period;
+
+/// Bits for the values of a table's dimensions.
+pub const DIMENSION_BITS: u32 = 30;
+const INSTANCE_BITS: u32 = 8;
+const TABLE_BITS: u32 = 12;
+
+/// Most tables (indicator × breakdown) of one pack.
+pub const TABLES_MAX: usize = 1 << TABLE_BITS;
+/// Most instances of one pipeline; instance 0 in a cell is *all*.
+pub const INSTANCES_MAX: usize = (1 << INSTANCE_BITS) - 1;
+
+/// A cell: table, period, instance and dimension values, packed in the order they are compared.
+///
+/// `table:12 | period:14 | instance:8 | dimensions:30`. What the dimension bits mean is laid out when a pack
+/// is compiled, so a number is a cell only together with its plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Cell(pub u64);
+
+impl Cell {
+    /// A cell from its parts. `dimensions` must fit [`DIMENSION_BITS`].
+    pub fn new(table: u16, period: Period, instance: u8, dimensions: u32) -> Self {
+        debug_assert!(dimensions < 1 << DIMENSION_BITS);
+        let head = u64::from(table) << Period::BITS | u64::from(period.0);
+        Self(
+            (head << INSTANCE_BITS | u64::from(instance)) << DIMENSION_BITS | u64::from(dimensions),
+        )
+    }
+
+    /// Which table of the plan.
+    pub fn table(self) -> u16 {
+        (self.0 >> (DIMENSION_BITS + INSTANCE_BITS + Period::BITS)) as u16
+    }
+
+    /// Which period.
+    pub fn period(self) -> Period {
+        Period((self.0 >> (DIMENSION_BITS + INSTANCE_BITS)) as u16 & ((1 << Period::BITS) - 1))
+    }
+
+    /// Which instance, as an index of the plan; 0 is all.
+    pub fn instance(self) -> u8 {
+        (self.0 >> DIMENSION_BITS) as u8
+    }
+
+    /// The values of the dimensions.
+    pub fn dimensions(self) -> u32 {
+        self.0 as u32 & ((1 << DIMENSION_BITS) - 1)
+    }
+}
+
+/// What is counted in one cell: always both parts, so that shares can be added up and checked.
+///
+/// A plain count has no denominator (zero). A cell whose measure is zero in both parts does not exist.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Measure {
+    /// The count, or the part of a share.
+    pub numerator: i32,
+    /// The whole of a share; 0 for a count.
+    pub denominator: i32,
+}
+
+impl Measure {
+    /// One case or row of a plain count.
+    pub const ONE: Self = Self { numerator: 1, denominator: 0 };
+
+    /// Whether the cell does not exist.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back_out() {
+        let cell = Cell::new(4095, Period(16_383), 255, (1 << DIMENSION_BITS) - 1);
+        assert_eq!(cell.0, u64::MAX);
+        let cell = Cell::new(7, Period(2_501), 3, 12_345);
+        assert_eq!((cell.table(), cell.period(), cell.instance()), (7, Period(2_501), 3));
+        assert_eq!(cell.dimensions(), 12_345);
+    }
+}

@@ -1,0 +1,32 @@
+//! The nouns: what flows from a Primero reply to a committed row.
+//!
+//! **Invariant:** nothing here can hold a name, a number of a person or a text somebody typed freely; the only
+//! strings are option ids, location codes and instance names, kept once each in the [`Dictionary`].
+
+mod batch;
+mod case;
+mod cell;
+mod change;
+mod cursor;
+mod day;
+mod dictionary;
+mod epoch;
+mod key;
+mod location;
+mod period;
+mod schema;
+mod secret;
+
+pub use batch::{Arrival, Batch, EpochInput, RecordChange, Refusal};
+pub use case::{Case, CaseBuilder};
+pub use cell::{Cell, DIMENSION_BITS, INSTANCES_MAX, Measure, TABLES_MAX};
+pub use change::{CellChange, Changes, ExtractChange, Reason, Tally};
+pub use cursor::Cursor;
+pub use day::{Day, MonthOfBirth};
+pub use dictionary::{CODES_MAX, Code, Dictionary, Domain, Entry, Interner, TERM_BYTES_MAX};
+pub use epoch::{Durable, Epoch, Instant, Logged};
+pub use key::{RecordKey, SHARDS};
+pub use location::{LEVEL_MAX, Location, LocationTree};
+pub use period::{Period, PeriodType};
+pub use schema::{Field, FieldType, RowField, Schema, Slot, Subform};
+pub use secret::{SECRET_BYTES_MAX, Secret};

@@ -1,0 +1,149 @@
+//! The layout of a coded case: which fields a pack reads, of which type, and in which word each one is kept.
+
+use serde::{Deserialize, Serialize};
+
+/// What a field may hold. A value of another type is *not recorded*, and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldType {
+    /// One option id.
+    Option,
+    /// Several option ids, an unordered set.
+    Options,
+    /// True or false; the texts `"true"` and `"false"` are taken for it.
+    Boolean,
+    /// A whole number.
+    Integer,
+    /// A calendar date.
+    Date,
+    /// A moment, kept as the local day of the instance.
+    Datetime,
+    /// A date of birth, kept as its month.
+    BirthMonth,
+    /// A location code.
+    Location,
+    /// An agency's unique id.
+    Agency,
+}
+
+/// Where a value is kept in the words of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Slot {
+    /// The word at this index.
+    Word(u16),
+    /// The set with this index among the sets behind the words.
+    Set(u16),
+}
+
+/// A field of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// Primero's name of it.
+    pub name: String,
+    /// What it may hold.
+    pub field_type: FieldType,
+    /// Where it is kept.
+    pub slot: Slot,
+}
+
+/// A field of the rows of a subform; its word within the row is its index among the fields plus the key's four.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowField {
+    /// Primero's name of it.
+    pub name: String,
+    /// What it may hold; never [`FieldType::Options`].
+    pub field_type: FieldType,
+}
+
+/// A subform: an array of rows inside a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subform {
+    /// Primero's name of it.
+    pub name: String,
+    /// What is read of each row.
+    pub fields: Vec<RowField>,
+}
+
+impl Subform {
+    /// Words of the row's own key in front of its fields.
+    pub const KEY_WORDS: usize = 4;
+
+    /// Words of one row.
+    pub fn row_words(&self) -> usize {
+        Self::KEY_WORDS + self.fields.len()
+    }
+
+    /// The index of a field of this subform.
+    pub fn field(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
+}
+
+/// Everything that is read of a case, and where it is kept: an allow-list with types.
+///
+/// The words of a case are: the instance, one word for each single-valued field, then each set as a length
+/// and its sorted codes, then each subform as a row count and its rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    fields: Vec<Field>,
+    subforms: Vec<Subform>,
+    word_count: u16,
+    set_count: u16,
+}
+
+impl Schema {
+    /// Lays out `fields` (name and type, in this order) and `subforms`.
+    pub fn new(
+        fields: impl IntoIterator<Item = (String, FieldType)>,
+        subforms: Vec<Subform>,
+    ) -> Self {
+        let mut schema = Self { word_count: 1, subforms, ..Self::default() };
+        for (name, field_type) in fields {
+            let slot = if field_type == FieldType::Options {
+                schema.set_count += 1;
+                Slot::Set(schema.set_count - 1)
+            } else {
+                schema.word_count += 1;
+                Slot::Word(schema.word_count - 1)
+            };
+            schema.fields.push(Field { name, field_type, slot });
+        }
+        schema
+    }
+
+    /// The fields of a case.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The subforms of a case.
+    pub fn subforms(&self) -> &[Subform] {
+        &self.subforms
+    }
+
+    /// The field called `name`.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The index of the subform called `name`.
+    pub fn subform(&self, name: &str) -> Option<usize> {
+        self.subforms.iter().position(|subform| subform.name == name)
+    }
+
+    /// Words before the first set: the instance and the single-valued fields.
+    pub fn word_count(&self) -> usize {
+        usize::from(self.word_count)
+    }
+
+    /// Sets behind the words.
+    pub fn set_count(&self) -> usize {
+        usize::from(self.set_count)
+    }
+
+    /// Names of everything to ask a server for, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let fields = self.fields.iter().map(|field| field.name.as_str());
+        fields.chain(self.subforms.iter().map(|subform| subform.name.as_str()))
+    }
+}
