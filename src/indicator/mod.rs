@@ -1,8 +1,28 @@
 //! Packs: what is read, counted and published, declared in TOML and compiled into a plan.
+//!
+//! [`Definition`] is a pack as meant; [`Plan`] is the same laid out for speed and bound to the places and
+//! instances of one pipeline.
 
 mod catalog;
+mod check;
+mod definition;
+mod dimension;
+mod extract;
+mod judge;
+mod lifecycle;
+mod naming;
+mod pack;
+mod plan;
+mod resolve;
+mod table;
 
 pub use catalog::{
     Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
     Value,
 };
+pub use definition::*;
+pub use extract::CodedRow;
+pub use judge::Judgement;
+pub use naming::ALL;
+pub use pack::{PACK_BYTES_MAX, PackText};
+pub use plan::{Plan, schema_of};

@@ -1,0 +1,188 @@
+//! The plan in words: the catalog of what is published, and the text of cells and rows.
+
+use std::collections::BTreeMap;
+
+use crate::indicator::dimension::{Dimension, Reading};
+use crate::indicator::plan::PlacedAt;
+use crate::indicator::{
+    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionKind, Extract,
+    IndicatorDefinition, IndicatorText, Labels, Naming, OptionText, Plan, Value,
+};
+use crate::model::Cell;
+
+/// What a dimension holds in a table that is not broken down by it.
+pub const ALL: &str = "all";
+
+impl Plan {
+    /// The name of the instance with this number in cells; 0 is all.
+    pub(super) fn instance_name(&self, number: u8) -> &str {
+        match usize::from(number).checked_sub(1) {
+            None => ALL,
+            Some(index) => self.instances.get(index).map_or(ALL, |(_, name)| name),
+        }
+    }
+}
+
+impl Naming for Plan {
+    fn cell(&self, cell: Cell) -> CellText<'_> {
+        let table = &self.tables[usize::from(cell.table())];
+        let indicator = &self.indicators[table.indicator];
+        let mut dimensions = vec![ALL; self.dimensions.len()];
+        for part in &table.parts {
+            let ordinal = part.ordinal(cell.dimensions());
+            dimensions[part.dimension] =
+                self.dimensions[part.dimension].text(ordinal, &self.places);
+        }
+        CellText {
+            indicator: &indicator.code,
+            instance: self.instance_name(cell.instance()),
+            period_type: cell.period().period_type().name(),
+            period_start: cell.period().start(),
+            dimensions,
+            is_share: indicator.is_share,
+        }
+    }
+
+    fn row(&self, extract: u16, row: &[u32]) -> Vec<Value<'_>> {
+        self.row_values(extract, row)
+    }
+}
+
+/// Everything `plan` publishes.
+pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
+    let definition = plan.definition();
+    Catalog {
+        pack: definition.packs.join(", "),
+        fingerprint,
+        dimensions: plan
+            .dimensions
+            .iter()
+            .map(|dimension| column_of(plan, dimension, "; `all` where not broken down by it"))
+            .collect(),
+        extracts: extracts_of(plan),
+        indicators: definition
+            .indicators
+            .iter()
+            .zip(&plan.indicators)
+            .map(|((code, definition), compiled)| IndicatorText {
+                code: code.clone(),
+                title: definition.title.clone(),
+                definition: definition.definition.clone(),
+                unit: if compiled.is_share { "share" } else { "count" }.into(),
+                kind: match compiled.placed {
+                    PlacedAt::Case(_) | PlacedAt::Row(_) => "flow",
+                    PlacedAt::Presence => "presence",
+                    PlacedAt::Stock => "stock",
+                    PlacedAt::Now => "now",
+                }
+                .into(),
+                not_additive_over: not_additive(plan, definition, compiled.distinct),
+                pack: definition_pack(plan),
+            })
+            .collect(),
+        options: plan.dimensions.iter().flat_map(|dimension| options_of(plan, dimension)).collect(),
+    }
+}
+
+fn definition_pack(plan: &Plan) -> String {
+    plan.definition().packs.join(", ")
+}
+
+fn column_of(plan: &Plan, dimension: &Dimension, suffix: &str) -> Column {
+    let title = plan.definition().dimensions[&dimension.name].title.get("en");
+    let title = title.map_or(dimension.name.as_str(), String::as_str);
+    let kind = match &dimension.reading {
+        Reading::Location { .. } => "code of a place, see locations",
+        Reading::Bands(_) => "band",
+        Reading::Options { .. } => "option id, see options",
+        Reading::Boolean => "true or false",
+    };
+    Column {
+        name: dimension.name.clone(),
+        column_type: ColumnType::Text,
+        comment: format!("{title}: {kind}, `not_recorded` or `unmapped`{suffix}"),
+    }
+}
+
+fn extracts_of(plan: &Plan) -> Vec<Extract> {
+    let text = |name: &str, column_type, comment: &str| Column {
+        name: name.into(),
+        column_type,
+        comment: comment.into(),
+    };
+    let mut extracts = Vec::new();
+    for (table, definition) in &plan.definition().extracts {
+        let mut columns = vec![text("instance", ColumnType::Text, "name of the Primero instance")];
+        if definition.rows_of.is_some() {
+            let comment = "pseudonym of the case the row belongs to";
+            columns.push(text("case_key", ColumnType::Key, comment));
+        }
+        for column in &definition.columns {
+            columns.push(match column {
+                ColumnDefinition::Dimension(name) => {
+                    let found = plan.dimensions.iter().find(|dimension| dimension.name == *name);
+                    column_of(plan, found.expect("the resolver checked the names"), "")
+                }
+                ColumnDefinition::Month { name, of } => {
+                    let comment = format!("first day of the month of {}", of.field);
+                    text(name, ColumnType::Date, &comment)
+                }
+            });
+        }
+        extracts.push(Extract {
+            table: table.clone(),
+            comment: definition.comment.clone(),
+            key_column: definition.key.clone(),
+            columns,
+        });
+    }
+    extracts
+}
+
+/// Over periods a presence, a stock or a distinct count never adds up; over a dimension it does not where
+/// one case has several values.
+fn not_additive(plan: &Plan, definition: &IndicatorDefinition, distinct: bool) -> Vec<String> {
+    use crate::indicator::Placed;
+    let mut names = Vec::new();
+    if distinct || !matches!(definition.placed, Placed::Flow(_)) {
+        names.push("period".to_owned());
+    }
+    let used = |name: &String| definition.tables.iter().any(|table| table.contains(name));
+    for (name, dimension) in &plan.definition().dimensions {
+        let several = matches!(dimension.kind, DimensionKind::Options(_));
+        if used(name) && (several || distinct && dimension.from.subform.is_some()) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+fn options_of(plan: &Plan, dimension: &Dimension) -> Vec<OptionText> {
+    if dimension.is_location() {
+        return Vec::new();
+    }
+    let labels = &plan.definition().dimensions[&dimension.name].labels;
+    (0..dimension.size)
+        .map(|ordinal| {
+            let value = dimension.text(ordinal, &plan.places).to_owned();
+            OptionText {
+                dimension: dimension.name.clone(),
+                position: i32::try_from(ordinal).unwrap_or(i32::MAX),
+                label: labels.get(&value).cloned().unwrap_or_else(|| fixed_label(&value)),
+                value,
+            }
+        })
+        .collect()
+}
+
+/// The label of a value that means the same in every pack.
+fn fixed_label(value: &str) -> Labels {
+    let label = match value {
+        "not_recorded" => "Not recorded",
+        "unmapped" => "Other value",
+        "true" => "Yes",
+        "false" => "No",
+        _ => return BTreeMap::new(),
+    };
+    BTreeMap::from([("en".to_owned(), label.to_owned())])
+}
