@@ -12,7 +12,6 @@ pub(super) struct Check {
 
 #[derive(Clone, Debug)]
 enum Compiled {
-    Equals(u32),
     Any(Vec<u32>),
     None(Vec<u32>),
     Range(i32, i32),
@@ -27,7 +26,8 @@ impl Check {
             ids.iter().filter_map(|id| dictionary.intern(Domain::Option, id)).map(|c| c.0).collect()
         };
         let test = match test {
-            Test::Is(value) => Compiled::Equals(CaseBuilder::boolean(*value)),
+            Test::Is(value) => Compiled::Any(vec![CaseBuilder::boolean(*value)]),
+            Test::IsNot(value) => Compiled::None(vec![CaseBuilder::boolean(*value)]),
             Test::Any(ids) => Compiled::Any(codes(ids)),
             Test::None(ids) => Compiled::None(codes(ids)),
             Test::Range(from, to) => Compiled::Range(*from, *to),
@@ -56,7 +56,6 @@ impl Check {
 impl Compiled {
     fn word(&self, word: u32) -> bool {
         match self {
-            Self::Equals(wanted) => word == *wanted,
             Self::Any(codes) => codes.contains(&word),
             Self::None(codes) => !codes.contains(&word),
             Self::Range(from, to) => {
@@ -71,7 +70,7 @@ impl Compiled {
             Self::Any(codes) => set.iter().any(|code| codes.contains(code)),
             Self::None(codes) => !set.iter().any(|code| codes.contains(code)),
             Self::Present(present) => set.is_empty() != *present,
-            Self::Equals(_) | Self::Range(..) => false,
+            Self::Range(..) => false,
         }
     }
 }

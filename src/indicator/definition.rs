@@ -132,6 +132,8 @@ pub enum Placed {
 pub enum Test {
     /// A boolean that is recorded and has this value.
     Is(bool),
+    /// A boolean that is not recorded or has the other value.
+    IsNot(bool),
     /// An option among these; for a set, at least one of them.
     Any(Vec<String>),
     /// No option among these; not recorded passes.

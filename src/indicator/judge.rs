@@ -65,6 +65,12 @@ impl Plan {
         })
     }
 
+    /// Whether `case` says of itself that it is disabled.
+    pub fn is_disabled(&self, case: &Case) -> bool {
+        let state = self.record_state.map(|word| case.word(word));
+        state.and_then(Case::boolean) == Some(false)
+    }
+
     fn instance_number(&self, case: &Case) -> Option<u8> {
         let number = self.instance_numbers.get(case.instance().0 as usize).copied();
         number.filter(|number| *number != 0)

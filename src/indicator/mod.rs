@@ -24,5 +24,5 @@ pub use definition::*;
 pub use extract::CodedRow;
 pub use judge::Judgement;
 pub use naming::ALL;
-pub use pack::{PACK_BYTES_MAX, PackText};
+pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};

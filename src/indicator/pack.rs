@@ -24,6 +24,20 @@ pub struct PackText {
     pub text: String,
 }
 
+/// The packs inside the binary, by id.
+pub const SHIPPED: [(&str, &str); 2] = [
+    ("cp-core", include_str!("../../packs/cp-core.toml")),
+    ("cambodia", include_str!("../../packs/cambodia.toml")),
+];
+
+impl PackText {
+    /// A pack inside the binary.
+    pub fn shipped(id: &str) -> Option<Self> {
+        let (_, text) = SHIPPED.iter().find(|(known, _)| *known == id)?;
+        Some(Self { name: format!("packs/{id}.toml"), text: (*text).to_owned() })
+    }
+}
+
 /// A value with the place it was written at.
 #[derive(Clone, Debug)]
 pub(super) struct At<T> {
@@ -48,6 +62,7 @@ pub(super) struct RawPacks {
     pub(super) lifecycle: Option<At<RawLifecycle>>,
     pub(super) fields: BTreeMap<String, At<RawField>>,
     pub(super) subforms: BTreeMap<String, BTreeMap<String, At<RawField>>>,
+    pub(super) populations: BTreeMap<String, At<RawTests>>,
     pub(super) dimensions: BTreeMap<String, At<RawDimension>>,
     pub(super) indicators: BTreeMap<String, At<RawIndicator>>,
     pub(super) extracts: BTreeMap<String, At<RawExtract>>,
@@ -83,6 +98,7 @@ impl RawPacks {
         for (name, fields) in raw.subforms {
             extend(self.subforms.entry(name).or_default(), fields, file);
         }
+        extend(&mut self.populations, raw.populations, file);
         extend(&mut self.dimensions, raw.dimensions, file);
         extend(&mut self.indicators, raw.indicators, file);
         extend(&mut self.extracts, raw.extracts, file);
@@ -152,12 +168,17 @@ struct RawPack {
     #[serde(default)]
     subforms: BTreeMap<String, BTreeMap<String, Spanned<RawField>>>,
     #[serde(default)]
+    populations: BTreeMap<String, Spanned<RawTests>>,
+    #[serde(default)]
     dimensions: BTreeMap<String, Spanned<RawDimension>>,
     #[serde(default)]
     indicators: BTreeMap<String, Spanned<RawIndicator>>,
     #[serde(default)]
     extracts: BTreeMap<String, Spanned<RawExtract>>,
 }
+
+/// Conditions by field: `[populations.NAME]`, `where`, `rows`.
+pub(super) type RawTests = BTreeMap<String, Spanned<toml::Value>>;
 
 /// `[pack]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -252,10 +273,11 @@ pub(super) struct RawIndicator {
     #[serde(default)]
     pub(super) definition: Labels,
     pub(super) count: Spanned<String>,
+    pub(super) population: Option<Spanned<String>>,
     #[serde(default, rename = "where")]
-    pub(super) filter: BTreeMap<String, Spanned<toml::Value>>,
+    pub(super) filter: RawTests,
     #[serde(default)]
-    pub(super) rows: BTreeMap<String, Spanned<toml::Value>>,
+    pub(super) rows: RawTests,
     pub(super) placed: Spanned<RawPlaced>,
     #[serde(default)]
     pub(super) periods: Vec<PeriodType>,
@@ -281,10 +303,11 @@ pub(super) struct RawExtract {
     pub(super) comment: String,
     pub(super) key: Spanned<String>,
     pub(super) rows_of: Option<Spanned<String>>,
+    pub(super) population: Option<Spanned<String>>,
     #[serde(default, rename = "where")]
-    pub(super) filter: BTreeMap<String, Spanned<toml::Value>>,
+    pub(super) filter: RawTests,
     #[serde(default)]
-    pub(super) rows: BTreeMap<String, Spanned<toml::Value>>,
+    pub(super) rows: RawTests,
     pub(super) columns: Vec<Spanned<RawColumn>>,
 }
 

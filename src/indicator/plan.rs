@@ -12,8 +12,8 @@ use crate::indicator::lifecycle::LifecycleSlots;
 use crate::indicator::table::{Family, Table, tabulate};
 use crate::indicator::{Catalog, Count, Definition, Path, Placed, Test};
 use crate::model::{
-    Code, Day, Dictionary, Domain, INSTANCES_MAX, LocationTree, PeriodType, RowField, Schema, Slot,
-    Subform,
+    Code, Day, Dictionary, Domain, Field, FieldType, INSTANCES_MAX, LocationTree, PeriodType,
+    RowField, Schema, Slot, Subform,
 };
 
 /// Everything the dataflow and the sink need to know of a pack. Immutable; a changed pack, tree or list of
@@ -29,6 +29,8 @@ pub struct Plan {
     pub(super) places: Places,
     pub(super) dimensions: Vec<Dimension>,
     pub(super) lifecycle: Option<LifecycleSlots>,
+    /// The word of `record_state`, if the pack reads it.
+    pub(super) record_state: Option<u16>,
     pub(super) indicators: Vec<Indicator>,
     pub(super) families: Vec<Family>,
     pub(super) tables: Vec<Table>,
@@ -96,6 +98,7 @@ impl Plan {
             })
             .collect();
         let mut plan = Self {
+            record_state: record_state_of(&schema),
             lifecycle: lifecycle_of(&definition, &schema, dictionary),
             catalog: Catalog::default(),
             instance_numbers: instance_numbers(&instances),
@@ -269,6 +272,13 @@ fn lifecycle_of(
             Some((schema.subform(path.subform.as_ref()?)?, usize::from(word)))
         }),
     })
+}
+
+fn record_state_of(schema: &Schema) -> Option<u16> {
+    match schema.field("record_state")? {
+        Field { field_type: FieldType::Boolean, slot: Slot::Word(word), .. } => Some(*word),
+        _ => None,
+    }
 }
 
 fn instance_numbers(instances: &[(Code, String)]) -> Vec<u8> {

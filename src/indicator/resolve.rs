@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::indicator::definition::*;
 use crate::indicator::pack::{
     At, PackText, Place, RawColumn, RawDimension, RawExtract, RawField, RawIndicator, RawPacks,
-    RawPlaced,
+    RawPlaced, RawTests,
 };
 use crate::model::{Day, FieldType};
 
@@ -290,7 +290,7 @@ impl Resolver<'_> {
             title: raw.title.clone(),
             definition: raw.definition.clone(),
             tables: self.tables(&key, place, raw, subform, share_over.as_deref())?,
-            filter: self.tests(&key, place, &raw.filter, None)?,
+            filter: self.filter(&key, place, raw.population.as_ref(), &raw.filter)?,
             rows: self.tests(&key, place, &raw.rows, subform)?,
             periods: raw.periods.clone(),
             count,
@@ -419,12 +419,33 @@ impl Resolver<'_> {
         Ok(tables)
     }
 
+    /// The conditions of a population and of `where`; all of them must hold.
+    fn filter(
+        &self,
+        key: &str,
+        place: &Place,
+        population: Option<&Spanned<String>>,
+        raw: &RawTests,
+    ) -> Result<Vec<(String, Test)>> {
+        let mut tests = Vec::new();
+        if let Some(name) = population {
+            let known = self.raw.populations.keys().map(String::as_str);
+            let At { value, place } =
+                self.raw.populations.get(name.get_ref()).ok_or_else(|| {
+                    self.raw.unknown(&place.part(name), key, "population", name.get_ref(), known)
+                })?;
+            tests = self.tests(&format!("populations.{}", name.get_ref()), place, value, None)?;
+        }
+        tests.extend(self.tests(key, place, raw, None)?);
+        Ok(tests)
+    }
+
     /// The conditions of `where` (fields of the case) or of `rows` (fields of `subform`).
     fn tests(
         &self,
         key: &str,
         place: &Place,
-        raw: &BTreeMap<String, Spanned<Value>>,
+        raw: &RawTests,
         subform: Option<&str>,
     ) -> Result<Vec<(String, Test)>> {
         let mut tests = Vec::new();
@@ -476,7 +497,7 @@ impl Resolver<'_> {
         Ok(ExtractDefinition {
             comment: raw.comment.clone(),
             key: raw.key.get_ref().clone(),
-            filter: self.tests(&key, place, &raw.filter, None)?,
+            filter: self.filter(&key, place, raw.population.as_ref(), &raw.filter)?,
             rows: match &rows_of {
                 Some(subform) => self.tests(&key, place, &raw.rows, Some(subform))?,
                 None => Vec::new(),
@@ -533,7 +554,7 @@ fn field_of(raw: &RawField) -> FieldDefinition {
 /// What a condition on a field of this type may look like, for an error.
 fn expected(field_type: FieldType) -> &'static str {
     match field_type {
-        FieldType::Boolean => "true, false or { present = true }",
+        FieldType::Boolean => "true, false, { not = true } or { present = true }",
         FieldType::Integer => "a range such as \"0..17\", a number or { present = true }",
         FieldType::Option | FieldType::Options | FieldType::Agency => {
             "an option id, a list of them, { not = … } or { present = true }"
@@ -548,7 +569,10 @@ fn test_of(field_type: FieldType, value: &Value) -> Option<Test> {
         return present.as_bool().map(Test::Present);
     }
     match field_type {
-        FieldType::Boolean => value.as_bool().map(Test::Is),
+        FieldType::Boolean => match value {
+            Value::Table(table) if table.len() == 1 => table.get("not")?.as_bool().map(Test::IsNot),
+            value => value.as_bool().map(Test::Is),
+        },
         FieldType::Integer => range_of(value),
         FieldType::Option | FieldType::Options | FieldType::Agency => match value {
             Value::Table(table) if table.len() == 1 => ids(table.get("not")?).map(Test::None),

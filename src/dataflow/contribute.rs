@@ -1,0 +1,94 @@
+//! From versions of a case to signed differences: of what it contributes, and of its anonymized rows.
+
+use std::sync::Arc;
+
+use differential_dataflow::consolidation::consolidate;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use crate::dataflow::graph::Time;
+use crate::dataflow::upsert::{Dated, Version};
+use crate::indicator::{CodedRow, Judgement, Plan};
+use crate::model::{Cell, Measure};
+
+/// What the new version of each case contributes more or less than its old one. What both contribute never
+/// enters the graph.
+pub(super) fn contributions<'scope>(
+    versions: Stream<'scope, Time, Vec<Version>>,
+    plan: &Arc<Plan>,
+) -> Stream<'scope, Time, Vec<(Cell, Time, Measure)>> {
+    let plan = Arc::clone(plan);
+    versions.unary::<CapacityContainerBuilder<Vec<(Cell, Time, Measure)>>, _, _, _>(
+        Pipeline,
+        "Contributions",
+        |_, _| {
+            let mut judgement = Judgement::default();
+            move |input, output| {
+                input.for_each(|capability, versions| {
+                    let Some(time) = capability.least().copied() else { return };
+                    let mut session = output.session(&capability);
+                    for version in versions.drain(..) {
+                        judge_both(&plan, &version, &mut judgement);
+                        for (cell, measure) in judgement.contributions.drain(..) {
+                            session.give((cell, time, measure));
+                        }
+                    }
+                });
+            }
+        },
+    )
+}
+
+fn judge_both(plan: &Plan, version: &Version, judgement: &mut Judgement) {
+    judgement.contributions.clear();
+    if let Some((case, today)) = &version.old {
+        plan.judge(case, *today, judgement);
+        for (_, measure) in &mut judgement.contributions {
+            measure.numerator = -measure.numerator;
+            measure.denominator = -measure.denominator;
+        }
+    }
+    if let Some((case, today)) = &version.new {
+        plan.judge(case, *today, judgement);
+    }
+    if version.old.is_some() && version.new.is_some() {
+        consolidate(&mut judgement.contributions);
+    }
+}
+
+/// The rows of the new version of each case that its old one had not, and the other way round.
+pub(super) fn rows<'scope>(
+    versions: Stream<'scope, Time, Vec<Version>>,
+    plan: &Arc<Plan>,
+) -> Stream<'scope, Time, Vec<(CodedRow, Time, isize)>> {
+    let plan = Arc::clone(plan);
+    versions.unary::<CapacityContainerBuilder<Vec<(CodedRow, Time, isize)>>, _, _, _>(
+        Pipeline,
+        "Rows",
+        |_, _| {
+            let mut updates: Vec<(CodedRow, isize)> = Vec::new();
+            move |input, output| {
+                input.for_each(|capability, versions| {
+                    let Some(time) = capability.least().copied() else { return };
+                    let mut session = output.session(&capability);
+                    for version in versions.drain(..) {
+                        let mut add = |dated: &Option<Dated>, diff| {
+                            if let Some((case, _)) = dated {
+                                plan.extract(version.key, case, |row| updates.push((row, diff)));
+                            }
+                        };
+                        add(&version.old, -1);
+                        add(&version.new, 1);
+                        if version.old.is_some() {
+                            consolidate(&mut updates);
+                        }
+                        session
+                            .give_iterator(updates.drain(..).map(|(row, diff)| (row, time, diff)));
+                    }
+                });
+            }
+        },
+    )
+}

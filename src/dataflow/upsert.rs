@@ -1,0 +1,125 @@
+//! The upsert operator: a new version of a record becomes its old and its new version.
+
+use std::cell::{Cell as Counter, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use crate::dataflow::graph::Time;
+use crate::indicator::Plan;
+use crate::model::{Case, Day, RecordKey, Tally};
+
+/// What enters the graph. Of one epoch a tick comes first.
+#[derive(Clone, Debug)]
+pub(super) enum Delta {
+    /// Today is this day from now on.
+    Tick(Day),
+    /// The record has this content now, or is gone.
+    Record(RecordKey, Option<Case>),
+}
+
+/// A case as of a day: what it contributes depends on nothing else.
+pub(super) type Dated = (Case, Day);
+
+/// What a record was and what it is.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) key: RecordKey,
+    pub(super) old: Option<Dated>,
+    pub(super) new: Option<Dated>,
+}
+
+/// Key hashes are MAC bytes already: hashing them again would only cost time.
+type RecordMap = HashMap<RecordKey, Case, foldhash::fast::FixedState>;
+
+/// The records of one worker.
+#[derive(Default)]
+pub(super) struct Records {
+    map: RefCell<RecordMap>,
+    tally: Counter<Tally>,
+}
+
+impl Records {
+    /// All records, sharing their cases.
+    pub(super) fn all(&self) -> Vec<(RecordKey, Case)> {
+        self.map.borrow().iter().map(|(key, case)| (*key, case.clone())).collect()
+    }
+
+    /// What happened since it was last asked.
+    pub(super) fn take_tally(&self) -> Tally {
+        self.tally.take()
+    }
+
+    /// Room for more records, so that a first load does not grow the map step by step.
+    pub(super) fn reserve(&self, additional: usize) {
+        self.map.borrow_mut().reserve(additional);
+    }
+
+    fn count(&self, old: Option<&Case>, new: Option<&Case>, is_disabled: impl Fn(&Case) -> bool) {
+        let mut tally = self.tally.get();
+        match (old, new) {
+            (None, None) => {}
+            (None, Some(_)) => tally.added += 1,
+            (Some(_), None) => tally.disabled += 1,
+            (Some(old), Some(new)) if old == new => tally.unchanged += 1,
+            (Some(old), Some(new)) if is_disabled(new) && !is_disabled(old) => tally.disabled += 1,
+            (Some(_), Some(_)) => tally.corrected += 1,
+        }
+        self.tally.set(tally);
+    }
+}
+
+/// Old and new version of every record that a delta changes. A tick changes those records that contribute
+/// something else on the new day. Equal versions emit nothing.
+pub(super) fn versions<'scope>(
+    deltas: Stream<'scope, Time, Vec<Delta>>,
+    plan: &Arc<Plan>,
+    records: &Rc<Records>,
+) -> Stream<'scope, Time, Vec<Version>> {
+    let (plan, records) = (Arc::clone(plan), Rc::clone(records));
+    deltas.unary::<CapacityContainerBuilder<Vec<Version>>, _, _, _>(Pipeline, "Versions", |_, _| {
+        let mut today: Option<Day> = None;
+        move |input, output| {
+            input.for_each(|capability, deltas| {
+                let mut session = output.session(&capability);
+                let mut map = records.map.borrow_mut();
+                for delta in deltas.drain(..) {
+                    match delta {
+                        Delta::Tick(day) => {
+                            let before = today.replace(day);
+                            let Some(before) = before.filter(|before| *before != day) else {
+                                continue;
+                            };
+                            for (key, case) in map.iter() {
+                                let (from, to) = (before.min(day), before.max(day));
+                                if !plan.sleeps_through(case, from, to) {
+                                    let old = Some((case.clone(), before));
+                                    let new = Some((case.clone(), day));
+                                    session.give(Version { key: *key, old, new });
+                                }
+                            }
+                        }
+                        Delta::Record(key, case) => {
+                            let today = today.expect("the first epoch has a tick");
+                            let old = match &case {
+                                Some(case) => map.insert(key, case.clone()),
+                                None => map.remove(&key),
+                            };
+                            records.count(old.as_ref(), case.as_ref(), |c| plan.is_disabled(c));
+                            if old != case {
+                                let dated = |case: Case| (case, today);
+                                let (old, new) = (old.map(dated), case.map(dated));
+                                session.give(Version { key, old, new });
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    })
+}

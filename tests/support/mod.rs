@@ -1,0 +1,3 @@
+//! What several tests need: packs, invented records, private servers.
+
+pub mod histories;
