@@ -4,6 +4,8 @@
 // In reading order.
 pub mod sim;
 pub mod postgres;
+pub mod web;
 pub mod indicator;
+pub mod report;
 pub mod error;
 pub mod model;

@@ -9,12 +9,10 @@
 //! server and removes the directory.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -22,9 +20,12 @@ use tempfile::TempDir;
 
 use crate::error::{Error, Kind, Result};
 
+mod process;
 mod programs;
 
 pub use programs::VERSION_MIN;
+
+use process::{Owner, command, last_words, run};
 
 /// How long a server may take to accept connections or to stop, in seconds; crash recovery
 /// included.
@@ -40,9 +41,6 @@ const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 /// Longest directory whose socket still fits `sockaddr_un` everywhere, in bytes.
 const SOCKET_DIRECTORY_BYTES_MAX: usize = 85;
-
-/// Bytes of the server's log quoted when it does not start; nothing but the start is in it by then.
-const LOG_QUOTE_BYTES_MAX: usize = 600;
 
 /// Longest name of a database, in bytes (Postgres's own limit).
 const DATABASE_NAME_BYTES_MAX: usize = 63;
@@ -84,13 +82,6 @@ pub struct PrivatePostgres {
     port: u16,
     password: String,
     watchdog: Child,
-}
-
-/// The user a server runs as when we are root, which Postgres refuses to be.
-#[derive(Clone, Copy, Debug)]
-struct Owner {
-    uid: u32,
-    gid: u32,
 }
 
 impl PrivatePostgres {
@@ -301,28 +292,6 @@ impl Drop for PrivatePostgres {
     }
 }
 
-impl Owner {
-    /// Nobody else unless we are root; then `postgres`, and where that does not exist `nobody`.
-    fn to_run_as() -> Result<Option<Self>> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(None);
-        }
-        ["postgres", "nobody"].into_iter().find_map(Self::named).map(Some).ok_or_else(|| {
-            Error::config("Postgres does not run as root, and no user postgres or nobody exists")
-                .advise("run this as an ordinary user")
-        })
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        let number = |flag: &str| -> Option<u32> {
-            let output =
-                Command::new("id").args([flag, name]).stdin(Stdio::null()).output().ok()?;
-            String::from_utf8(output.stdout).ok()?.trim().parse().ok()
-        };
-        Some(Self { uid: number("-u")?, gid: number("-g")? })
-    }
-}
-
 /// A fresh directory only its owner may enter, at a place the owner can reach and short enough for
 /// a socket.
 fn make_directory(owner: Option<Owner>) -> Result<TempDir> {
@@ -370,31 +339,6 @@ fn spawn_watchdog(programs: &Path, directory: &Path, owner: Option<Owner>) -> Re
         })
 }
 
-/// A command that runs in `directory` as `owner`, away from the terminal's Ctrl-C and from
-/// inherited settings.
-fn command(program: &Path, directory: &Path, owner: Option<Owner>) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(directory).stdin(Stdio::null()).process_group(0).env("LC_ALL", "C");
-    let inherited: Vec<OsString> = env::vars_os().map(|(name, _)| name).collect();
-    for name in inherited.iter().filter(|name| name.as_encoded_bytes().starts_with(b"PG")) {
-        command.env_remove(name);
-    }
-    if let Some(owner) = owner {
-        command.uid(owner.uid).gid(owner.gid);
-    }
-    command
-}
-
-/// Runs a command to its end; what it wrote to standard error becomes the cause of a failure.
-fn run(command: &mut Command, doing: &str) -> Result<()> {
-    let output = command.output().map_err(|e| Error::new(Kind::Unavailable, doing).caused_by(e))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = last_bytes(&output.stderr);
-    Err(Error::new(Kind::Unavailable, doing).caused_by(format!("{}: {said}", output.status)))
-}
-
 fn forget(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -403,12 +347,7 @@ fn forget(path: &Path) -> io::Result<()> {
 }
 
 fn tail(path: &Path) -> Option<String> {
-    fs::read(path).ok().map(|bytes| last_bytes(&bytes)).filter(|text| !text.is_empty())
-}
-
-fn last_bytes(bytes: &[u8]) -> String {
-    let from = bytes.len().saturating_sub(LOG_QUOTE_BYTES_MAX);
-    String::from_utf8_lossy(&bytes[from..]).trim().replace('\n', "; ")
+    fs::read(path).ok().map(|bytes| last_words(&bytes)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -14,11 +14,14 @@ pub const VERSION_MIN: u32 = 13;
 /// The programs of Postgres that must lie in one directory.
 const PROGRAMS: [&str; 4] = ["postgres", "initdb", "pg_ctl", "createdb"];
 
+/// What to do when there is no server.
+const ADVICE: &str = "install a Postgres server: `apt-get install postgresql` on Debian and \
+                      Ubuntu, `dnf install postgresql-server` on Fedora, \
+                      `brew install postgresql@17` on macOS";
+
 /// The directory of the server programs: the one given, or else the first of the usual places that
 /// will do.
 pub(super) fn find(given: Option<&Path>) -> Result<PathBuf> {
-    let install = "install a Postgres server: `apt-get install postgresql` on Debian and Ubuntu, \
-                   `dnf install postgresql-server` on Fedora, `brew install postgresql@17` on macOS";
     let places = given.map_or_else(usual_places, |directory| vec![directory.to_owned()]);
     let mut oldest_seen = None;
     for place in places {
@@ -32,7 +35,7 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf> {
         Some(old) => format!("Postgres {old} is too old, {VERSION_MIN} or later is needed"),
         None => "no Postgres server programs were found".to_owned(),
     };
-    Err(Error::config(doing).advise(install))
+    Err(Error::config(doing).advise(ADVICE))
 }
 
 /// The major version of the server in `directory`; `None` unless all programs are there and run.
