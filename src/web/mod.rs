@@ -16,13 +16,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Kind, Result};
-use crate::report::{self, Event};
+use crate::report::{self, Event, Metrics};
 
 mod listener;
-mod metrics;
 
 use listener::Listener;
-pub use metrics::{InstanceMetrics, Metrics, STALL_SECONDS_MAX};
 
 /// Where the page is unless the configuration says otherwise: for this machine only.
 pub const LISTEN_DEFAULT: SocketAddr =

@@ -1,7 +1,7 @@
-//! Everything the program can say while it runs, as one enum.
+//! Everything the program can say while it runs, as one enum, and what it counts.
 //!
 //! **Invariant:** nothing of a record is here: an event carries counts, durations, names of
-//! instances and of fields, and fixed words. Only this file names `tracing`, and only what is said
+//! instances and of fields, and fixed words. Only this module names `tracing`, and only what is said
 //! here is ever written: libraries log addresses and parameters of statements when they are asked
 //! for details, so they are never asked.
 
@@ -19,6 +19,10 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::Epoch;
+
+mod metrics;
+
+pub use metrics::{InstanceMetrics, Metrics, STALL_SECONDS_MAX};
 
 /// The environment variable that sets the level when no flag does: one word of [`Level`].
 pub const LEVEL_VARIABLE: &str = "TONLE_LOG";
