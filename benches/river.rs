@@ -1,1 +1,3 @@
+//! How fast the river flows.
+
 fn main() {}

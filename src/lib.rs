@@ -4,6 +4,9 @@
 // In reading order.
 pub mod sim;
 pub mod dataflow;
+pub mod postgres;
+pub mod web;
 pub mod indicator;
+pub mod report;
 pub mod error;
 pub mod model;

@@ -2,3 +2,7 @@
 
 mod oracle;
 mod support;
+//! The tests that look at the program from outside; one binary, so that they share one Postgres.
+
+mod support;
+mod tidy;
