@@ -3,4 +3,5 @@
 #![allow(missing_docs)]
 // In reading order.
 pub mod sim;
+pub mod cli;
 pub mod error;
