@@ -9,13 +9,13 @@ use axum::http::header::{
     WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 const JSON: &str = "application/json; charset=utf-8";
 
-/// Headers that every reply of the application carries.
+/// Headers that every reply of a controller carries; those of the sign-in do not.
 const SECURITY: &[(&str, &str)] = &[
     ("x-frame-options", "SAMEORIGIN"),
     ("x-xss-protection", "1; mode=block"),
@@ -23,8 +23,10 @@ const SECURITY: &[(&str, &str)] = &[
     ("x-download-options", "noopen"),
     ("x-permitted-cross-domain-policies", "none"),
     ("referrer-policy", "strict-origin-when-cross-origin"),
-    ("strict-transport-security", "max-age=63072000; includeSubDomains"),
 ];
+
+/// Between the half of a body and the break, so that the half really goes out.
+const CUT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A reply before it is sent.
 #[derive(Clone, Debug)]
@@ -150,8 +152,11 @@ impl Reply {
         let body = Bytes::from(std::mem::take(&mut self.body));
         self.set(CONTENT_LENGTH, &body.len().max(2).to_string());
         let half = body.slice(..body.len() / 2);
-        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
-        self.respond(Body::from_stream(stream::iter([Ok(half), Err(broken)])))
+        let broken = stream::once(async {
+            tokio::time::sleep(CUT_PAUSE).await;
+            Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
+        });
+        self.respond(Body::from_stream(stream::iter([Ok(half)]).chain(broken)))
     }
 
     /// The reply in pieces, with a pause before each.
@@ -179,8 +184,12 @@ impl Reply {
             for (name, value) in SECURITY {
                 headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
+        }
+        if !matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::NO_CONTENT) {
             headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         }
+        let transport = HeaderValue::from_static("max-age=63072000; includeSubDomains");
+        headers.insert("strict-transport-security", transport);
         headers.insert("x-runtime", HeaderValue::from_static("0.012345"));
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {

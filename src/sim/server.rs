@@ -175,15 +175,25 @@ impl Server {
         Reply::unauthorized(sentence).validate(&axum::http::HeaderMap::new())
     }
 
+    /// The reply without any fault.
     fn proper(&self, request: &Request<Body>) -> Reply {
-        let uri = request.uri();
-        let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-        if request.method().as_str().len() + target + " HTTP/1.1\r\n ".len()
-            > REQUEST_LINE_BYTES_MAX
-        {
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let line = request.method().as_str().len() + target + "  HTTP/1.1\r\n".len();
+        if line > REQUEST_LINE_BYTES_MAX {
             return Reply::line_too_long();
         }
-        let path = uri.path().strip_suffix('/').unwrap_or(uri.path());
+        let mut reply = self.route(request);
+        if reply.status.as_u16() == 304 {
+            self.count(|counts| counts.not_modified += 1);
+        }
+        let request_id = self.store().dice.uuid();
+        reply.set(HeaderName::from_static("x-request-id"), &request_id);
+        reply
+    }
+
+    fn route(&self, request: &Request<Body>) -> Reply {
+        let path = request.uri().path();
+        let path = path.strip_suffix('/').unwrap_or(path);
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Reply::no_route();
         }
@@ -191,30 +201,26 @@ impl Server {
             return self.health(check).validate(request.headers());
         }
         let Some(resource) = path.strip_prefix("/api/v2/") else { return Reply::no_route() };
-        let mut reply = match self.api(request, path, resource) {
-            Ok(reply) => reply.validate(request.headers()),
-            Err(sentence) => return self.refuse(sentence),
-        };
-        if reply.status.as_u16() == 304 {
-            self.count(|counts| counts.not_modified += 1);
+        match self.api(request, path, resource) {
+            Ok(reply) => {
+                let mut reply = reply.validate(request.headers());
+                self.start_session(request, &mut reply);
+                reply
+            }
+            Err(sentence) => self.refuse(sentence),
         }
-        self.start_session(request, &mut reply);
-        reply
     }
 
+    /// A call that does not resend a session's cookie gets a new session, signed in or not.
     fn start_session(&self, request: &Request<Body>, reply: &mut Reply) {
         let mut sessions = hold(&self.sessions);
         if !sessions.knows(request.headers()) {
             let session = self.store().dice.uuid().replace('-', "");
             self.count(|counts| counts.without_cookie += 1);
-            reply.set(
-                SET_COOKIE,
-                &format!("_app_session={session}; path=/; HttpOnly; SameSite=Lax"),
-            );
+            let cookie = format!("_app_session={session}; path=/; HttpOnly; SameSite=Lax");
+            reply.set(SET_COOKIE, &cookie);
             sessions.add(session);
         }
-        let request_id = self.store().dice.uuid();
-        reply.set(HeaderName::from_static("x-request-id"), &request_id);
     }
 
     fn health(&self, check: &str) -> Reply {

@@ -23,6 +23,8 @@ pub(super) struct Draft<'g> {
     district: usize,
     /// The number of the case worker.
     pub(super) worker: u64,
+    /// The newest instant in the case so far, in milliseconds.
+    latest_ms: i64,
     object: Object,
 }
 
@@ -43,8 +45,17 @@ impl Generator {
         let worker = 2 * district as u64 + dice.below(2);
         let object = Vec::with_capacity(110);
         let today = self.today;
-        let mut draft =
-            Draft { generator: self, index, dice, today, registered, district, worker, object };
+        let mut draft = Draft {
+            generator: self,
+            index,
+            dice,
+            today,
+            registered,
+            district,
+            worker,
+            latest_ms: 0,
+            object,
+        };
         draft.fill();
         let Draft { mut object, mut dice, .. } = draft;
         if self.dirt {
@@ -364,15 +375,17 @@ impl Draft<'_> {
         let created = self.instant(entered.min(self.today));
         let last = course.reopened_on.or(course.closed_on).unwrap_or(entered).min(self.today);
         let touched = self.dice.between(last, self.today);
-        let updated = self.instant(touched).max(created + 1);
+        let updated = self.instant(touched).max(created + 1).max(self.latest_ms);
         self.put("created_at", calendar::instant_text(created));
         self.put("last_updated_at", calendar::instant_text(updated));
     }
 
-    /// An instant of a day, in milliseconds; of today, one before the working day began.
+    /// An instant at which something happened on a day, in milliseconds; of today, one before the working day began.
     pub(super) fn instant(&mut self, day: i64) -> i64 {
         let length = if day >= self.today { MORNING_MS } else { DAY_MS };
-        day * DAY_MS + self.dice.between(0, length - 2)
+        let instant = day * DAY_MS + self.dice.between(0, length - 2);
+        self.latest_ms = self.latest_ms.max(instant);
+        instant
     }
 }
 

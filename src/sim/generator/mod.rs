@@ -169,6 +169,9 @@ mod tests {
             if case["status"] == "closed" {
                 assert!(case["date_closure"].as_str().unwrap() >= registered);
             }
+            for time in case["service_implemented_day_times"].as_array().into_iter().flatten() {
+                assert!(time.as_str() <= case["last_updated_at"].as_str());
+            }
             assert_eq!(case["enabled"], case["record_state"]);
             assert!(
                 case["case_id"].as_str().unwrap().ends_with(case["short_id"].as_str().unwrap())
