@@ -8,5 +8,6 @@ pub mod postgres;
 pub mod web;
 pub mod indicator;
 pub mod report;
+pub mod cli;
 pub mod error;
 pub mod model;

@@ -6,3 +6,8 @@ mod support;
 
 mod support;
 mod tidy;
+//! All integration tests in one binary.
+
+#![allow(clippy::unwrap_used)]
+
+mod contract_sim;
