@@ -1,1 +1,5 @@
+//! One test binary: the program's parts against the real things they talk to.
 
+mod support;
+
+mod sink;
