@@ -13,22 +13,22 @@ use tonle::model::{
 };
 
 /// The shipped packs, one over the other.
-pub fn shipped_packs() -> Arc<Definition> {
+pub(crate) fn shipped_packs() -> Arc<Definition> {
     let texts = ["cp-core", "cambodia"].map(|id| PackText::shipped(id).unwrap());
     Arc::new(Definition::read(texts.to_vec()).unwrap())
 }
 
 /// A pipeline's surroundings: two instances and a small country.
-pub struct Country {
-    pub definition: Arc<Definition>,
-    pub dictionary: Dictionary,
-    pub tree: LocationTree,
-    pub instances: Vec<String>,
-    pub plan: Arc<Plan>,
+pub(crate) struct Country {
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) dictionary: Dictionary,
+    pub(crate) tree: LocationTree,
+    pub(crate) instances: Vec<String>,
+    pub(crate) plan: Arc<Plan>,
 }
 
 impl Country {
-    pub fn new(definition: Arc<Definition>) -> Self {
+    pub(crate) fn new(definition: Arc<Definition>) -> Self {
         let mut dictionary = Dictionary::default();
         let mut tree = LocationTree::default();
         let place =
@@ -59,7 +59,7 @@ impl Country {
     }
 
     /// An invented case: every field any of its values, dates in a window of three years.
-    pub fn case(&mut self, rng: &mut ChaCha8Rng) -> Case {
+    pub(crate) fn case(&mut self, rng: &mut ChaCha8Rng) -> Case {
         let schema = Arc::clone(self.plan.schema());
         let instance = self.instances.choose(rng).unwrap().clone();
         let instance = self.dictionary.code(Domain::Instance, &instance).unwrap();
@@ -128,7 +128,7 @@ impl Country {
     }
 
     /// A day in 2023 to 2025, now and then far off.
-    pub fn day(&self, rng: &mut ChaCha8Rng) -> Day {
+    pub(crate) fn day(&self, rng: &mut ChaCha8Rng) -> Day {
         match rng.random_range(0..40) {
             0 => Day::FIRST,
             1 => Day::LAST,
@@ -139,10 +139,10 @@ impl Country {
 }
 
 /// 2023-01-01.
-pub const FIRST_DAY: Day = Day(44_926);
+pub(crate) const FIRST_DAY: Day = Day(44_926);
 
 /// Up to `most` changes of a small pool of records: new, edited, disabled by an edit, gone, back again.
-pub fn changes(country: &mut Country, rng: &mut ChaCha8Rng, most: usize) -> Vec<RecordChange> {
+pub(crate) fn changes(country: &mut Country, rng: &mut ChaCha8Rng, most: usize) -> Vec<RecordChange> {
     (0..rng.random_range(0..=most))
         .map(|_| RecordChange {
             key: RecordKey(u128::from(rng.random_range(0_u32..60)) << 117 | 1),

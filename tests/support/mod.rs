@@ -1,6 +1,4 @@
 //! What several tests need: packs, invented records, private servers.
 
-pub mod histories;
-//! What several kinds of tests need.
-
+pub(crate) mod histories;
 pub(crate) mod postgres;

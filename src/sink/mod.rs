@@ -1,0 +1,320 @@
+//! Writes changed rows to Postgres, one epoch per transaction. The only module that knows SQL.
+//!
+//! **Invariants:** an epoch is visible whole or not at all; an epoch is written once, however often it is
+//! handed over; exactly the rows that changed are written, and the transaction ends without effect when the
+//! tables do not hold what the epoch says they held; a copy of the program that was replaced writes nothing.
+
+mod address;
+mod cell_key;
+mod connection;
+mod encode;
+mod identifier;
+mod layout;
+mod request;
+mod rows;
+mod schema;
+mod statements;
+mod tables;
+mod write;
+
+use std::fmt;
+
+use tokio_postgres::Client;
+
+use self::cell_key::CellKeys;
+use self::connection::failed;
+use self::encode::Uuid;
+use self::identifier::Identifier;
+use self::layout::Layout;
+use self::statements::Statements;
+use self::write::{EpochWriter, Head, stored};
+use crate::error::{Error, Kind, Result};
+use crate::indicator::{Catalog, Naming};
+use crate::model::{Changes, Durable, Epoch, Instant, Logged, Reason};
+
+pub use self::address::{Address, Protection};
+
+/// One run of the program, from start to end; the newest run that took over may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunId(pub u128);
+
+impl RunId {
+    fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// Where the tables are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The database.
+    pub address: Address,
+    /// The schema that holds the tables.
+    pub schema: String,
+}
+
+/// What the tables hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The last committed epoch.
+    pub epoch: Epoch,
+    /// Fingerprint of the catalog that the rows follow.
+    pub fingerprint: u64,
+    /// The run that may write.
+    pub run: RunId,
+    /// The pack and overlays that the rows follow, for people.
+    pub pack: String,
+}
+
+/// Rows that a transaction wrote, as counted and checked by Postgres.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Rows added.
+    pub inserted: u64,
+    /// Rows changed.
+    pub updated: u64,
+    /// Rows removed.
+    pub deleted: u64,
+    /// How many of all of them are cells.
+    pub cells: u64,
+}
+
+impl RowCounts {
+    /// All written rows.
+    pub fn total(&self) -> u64 {
+        self.inserted + self.updated + self.deleted
+    }
+}
+
+/// What an epoch says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochMeta {
+    /// When it was closed; the `updated_at` of its rows.
+    pub at: Instant,
+    /// Why rows change.
+    pub reason: Reason,
+}
+
+/// The tables in Postgres.
+pub struct Sink {
+    settings: Settings,
+    schema: Identifier,
+    client: Client,
+    /// Names of the catalog that this process follows.
+    layout: Layout,
+    keys: CellKeys,
+    statements: Option<Statements>,
+    /// What the tables are known to hold; none before [`take_over`](Self::take_over).
+    owned: Option<Owned>,
+    /// A call was given up half-way, so nobody knows what the connection is in the middle of.
+    is_unsettled: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    run: RunId,
+    epoch: Epoch,
+    /// None until something was committed.
+    fingerprint: Option<u64>,
+}
+
+impl Sink {
+    /// Connects and makes the tables that are missing. Columns change only with a reconcile.
+    ///
+    /// # Errors
+    /// Config for a name that cannot be, Unavailable when Postgres does not answer, Permission when it refuses.
+    pub async fn open(settings: Settings, catalog: &Catalog) -> Result<Self> {
+        let schema = schema_name(&settings)?;
+        let layout = Layout::new(&schema, catalog)?;
+        let mut client = connection::connect(&settings.address).await?;
+        schema::migrate(&mut client, &schema).await?;
+        let keys = CellKeys::new(catalog);
+        Ok(Self {
+            settings,
+            schema,
+            client,
+            layout,
+            keys,
+            statements: None,
+            owned: None,
+            is_unsettled: false,
+        })
+    }
+
+    /// Connects again when the connection was lost, and looks what was committed. Does nothing otherwise.
+    ///
+    /// # Errors
+    /// Unavailable or Permission as in [`open`](Self::open), Config when another run has taken over.
+    pub async fn reconnect(&mut self) -> Result<()> {
+        if !self.client.is_closed() && !self.is_unsettled {
+            return Ok(());
+        }
+        self.client = connection::connect(&self.settings.address).await?;
+        self.statements = None;
+        self.is_unsettled = false;
+        if let Some(owned) = self.owned {
+            let row = read_pipeline(&self.client, &self.schema).await?;
+            match row {
+                Some(row) if row.run == owned.run => self.owned = Some(row),
+                _ => return Err(replaced()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the tables hold; none when nothing was ever committed.
+    ///
+    /// # Errors
+    /// Whatever Postgres answers.
+    pub async fn position(&mut self) -> Result<Option<Position>> {
+        self.reconnect().await?;
+        let Some(owned) = read_pipeline(&self.client, &self.schema).await? else { return Ok(None) };
+        let Some(fingerprint) = owned.fingerprint.filter(|_| owned.epoch.0 > 0) else {
+            return Ok(None);
+        };
+        let sql = format!("SELECT pack FROM {}.tonle_pipeline", self.schema);
+        let row = self.client.query_one(&sql, &[]).await.map_err(failed("reading the position"))?;
+        Ok(Some(Position { epoch: owned.epoch, fingerprint, run: owned.run, pack: row.get(0) }))
+    }
+
+    /// Makes `run` the one that may write, and returns what the tables hold. From here on every other run
+    /// fails at its next epoch.
+    ///
+    /// # Errors
+    /// Whatever Postgres answers.
+    pub async fn take_over(&mut self, run: RunId) -> Result<Option<Position>> {
+        self.reconnect().await?;
+        let schema = &self.schema;
+        let sql = format!(
+            "INSERT INTO {schema}.tonle_pipeline AS p (run_id) VALUES ($1)
+             ON CONFLICT (only_row) DO UPDATE SET run_id = $1, written_at = now()"
+        );
+        let doing = failed("taking over the tables");
+        self.client.execute(&sql, &[&Uuid(run.to_bytes())]).await.map_err(&doing)?;
+        self.owned = read_pipeline(&self.client, &self.schema).await?;
+        if self.owned.is_none_or(|owned| owned.run != run) {
+            return Err(replaced());
+        }
+        self.position().await
+    }
+
+    /// Whether the tables have the columns of this catalog, so that epochs can be written without a reconcile.
+    pub fn follows_catalog(&self) -> bool {
+        let fingerprint = self.owned.and_then(|owned| owned.fingerprint);
+        fingerprint == Some(self.layout.fingerprint)
+    }
+
+    /// Writes one epoch in one transaction. An epoch that is already committed is not written again.
+    ///
+    /// # Errors
+    /// DataDiffers when the tables do not hold what the epoch says they held: reconcile. Config when another
+    /// run has taken over. Unavailable when the connection is lost: whether the epoch is committed is found
+    /// out by calling again. Nothing is written in any of these cases but the last.
+    pub async fn write(
+        &mut self,
+        logged: &Logged,
+        meta: EpochMeta,
+        changes: &Changes,
+        naming: &dyn Naming,
+    ) -> Result<(Durable, RowCounts)> {
+        self.reconnect().await?;
+        let owned = self.owned.ok_or_else(|| Error::bug("an epoch is written before take_over"))?;
+        let epoch = logged.epoch();
+        if epoch <= owned.epoch {
+            return Ok((Durable::after_commit(epoch), RowCounts::default()));
+        }
+        self.prepare().await?;
+        let statements = self.statements.as_ref().expect("prepared one line above");
+        let head = Head {
+            epoch: stored(epoch)?,
+            previous: stored(owned.epoch)?,
+            run: owned.run,
+            at: meta.at,
+            reason: meta.reason,
+        };
+        let counts = write::count(changes);
+        let (client, layout, keys) = (&self.client, &self.layout, &self.keys);
+        let writer = EpochWriter { client, statements, layout, keys, naming, head };
+        self.is_unsettled = true;
+        let written = writer.write(changes, &counts).await;
+        self.settle(written).await?;
+        self.owned = Some(Owned { epoch, ..owned });
+        Ok((Durable::after_commit(epoch), counts))
+    }
+
+    /// After a transaction: the connection is free again, rolled back when something failed.
+    async fn settle<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_ok() || self.client.batch_execute("ROLLBACK").await.is_ok() {
+            self.is_unsettled = false;
+        }
+        outcome
+    }
+
+    /// Prepares the statements; makes the tables of the catalog when nothing was ever committed.
+    async fn prepare(&mut self) -> Result<()> {
+        if self.statements.is_some() {
+            return Ok(());
+        }
+        let owned = self.owned.ok_or_else(|| Error::bug("statements are made before take_over"))?;
+        if owned.epoch.0 == 0 && owned.fingerprint.is_none() {
+            self.first_tables(owned.run).await?;
+            self.owned = Some(Owned { fingerprint: Some(self.layout.fingerprint), ..owned });
+        }
+        if !self.follows_catalog() {
+            return Err(Error::new(Kind::DataDiffers, "the tables follow another pack")
+                .advise("a reconcile changes them"));
+        }
+        self.statements = Some(Statements::prepare(&self.client, &self.layout).await?);
+        Ok(())
+    }
+
+    async fn first_tables(&mut self, run: RunId) -> Result<()> {
+        let fail = failed("making the tables of the pack");
+        let transaction = self.client.transaction().await.map_err(&fail)?;
+        schema::apply(&transaction, &self.layout).await?;
+        let sql = format!(
+            "UPDATE {}.tonle_pipeline SET fingerprint = $1, pack = $2 WHERE run_id = $3 AND epoch = 0",
+            self.schema
+        );
+        let fingerprint = self.layout.fingerprint.cast_signed();
+        let run = Uuid(run.to_bytes());
+        let moved = transaction.execute(&sql, &[&fingerprint, &self.layout.pack, &run]).await;
+        if moved.map_err(&fail)? != 1 {
+            return Err(replaced());
+        }
+        transaction.commit().await.map_err(&fail)
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn schema_name(settings: &Settings) -> Result<Identifier> {
+    let schema = Identifier::new(&settings.schema)?;
+    if settings.schema.starts_with("pg_") || settings.schema == "information_schema" {
+        return Err(Error::config(format!("the schema {schema} belongs to Postgres")));
+    }
+    Ok(schema)
+}
+
+fn replaced() -> Error {
+    Error::config("another copy of tonle has taken over these tables")
+        .advise("two copies of tonle write to this schema: stop one")
+}
+
+async fn read_pipeline(client: &Client, schema: &Identifier) -> Result<Option<Owned>> {
+    let sql = format!("SELECT epoch, fingerprint, uuid_send(run_id) FROM {schema}.tonle_pipeline");
+    let row = client.query_opt(&sql, &[]).await.map_err(failed("reading the position"))?;
+    let Some(row) = row else { return Ok(None) };
+    let (epoch, fingerprint): (i64, Option<i64>) = (row.get(0), row.get(1));
+    let run: Vec<u8> = row.get(2);
+    let run = run.try_into().map_err(|_| Error::bug("a run id is not 16 bytes"))?;
+    Ok(Some(Owned {
+        run: RunId(u128::from_be_bytes(run)),
+        epoch: Epoch(epoch.cast_unsigned()),
+        fingerprint: fingerprint.map(i64::cast_unsigned),
+    }))
+}

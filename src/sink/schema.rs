@@ -1,0 +1,334 @@
+//! Makes the tables and keeps them in the shape of the catalog.
+//!
+//! Versioned steps make what every pack has in common. The columns that a catalog declares are compared with
+//! those that are there; they change only inside the transaction of a reconcile, which puts every row right.
+
+use std::fmt::Write as _;
+
+use tokio_postgres::{Client, GenericClient};
+
+use super::connection::failed;
+use super::identifier::{Identifier, literal};
+use super::layout::{ExtractLayout, Layout, sql_type};
+use super::tables::{
+    ColumnDef, EPOCH, FIXED, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
+};
+use crate::error::{Error, Result};
+use crate::indicator::ColumnType;
+
+/// Serializes the migrations of two copies that start at once.
+const MIGRATION_LOCK: i64 = 0x746f_6e6c_6500;
+
+/// Free space in each page of a table whose rows are updated in place, in percent of the page.
+const FILLFACTOR: u8 = 80;
+
+/// A versioned step; it makes the SQL for one schema.
+type Step = (i32, &'static str, fn(&Identifier) -> String);
+
+/// Every step ever released, in order; a released step never changes.
+const STEPS: &[Step] = &[(1, "first tables", first_tables)];
+
+/// Runs the steps that are missing, all in one transaction.
+///
+/// # Errors
+/// Permission when the role may not create, DataDiffers when the tables were made by a newer version.
+pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<()> {
+    let fail = failed("making the tables");
+    let transaction = client.transaction().await.map_err(&fail)?;
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK])
+        .await
+        .map_err(&fail)?;
+    if !exists(&transaction, schema).await? {
+        transaction.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(&fail)?;
+    }
+    let ledger = format!(
+        "CREATE TABLE IF NOT EXISTS {schema}.tonle_migrations
+             (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+         COMMENT ON TABLE {schema}.tonle_migrations IS 'Internal: which steps made these tables';
+         COMMENT ON COLUMN {schema}.tonle_migrations.version IS 'Number of the step';
+         COMMENT ON COLUMN {schema}.tonle_migrations.name IS 'What the step does';
+         COMMENT ON COLUMN {schema}.tonle_migrations.applied_at IS 'When it was done'"
+    );
+    transaction.batch_execute(&ledger).await.map_err(&fail)?;
+    let newest = format!("SELECT coalesce(max(version), 0) FROM {schema}.tonle_migrations");
+    let done: i32 = transaction.query_one(&newest, &[]).await.map_err(&fail)?.get(0);
+    let known = STEPS.last().map_or(0, |step| step.0);
+    if done > known {
+        return Err(Error::new(
+            crate::error::Kind::DataDiffers,
+            format!("the tables are of version {done}, this program knows {known}"),
+        )
+        .advise("use the newer program, or another schema"));
+    }
+    for (version, name, sql) in STEPS.iter().filter(|step| step.0 > done) {
+        let sql = sql(schema);
+        let noted =
+            format!("INSERT INTO {schema}.tonle_migrations (version, name) VALUES ($1, $2)");
+        transaction.batch_execute(&sql).await.map_err(&fail)?;
+        transaction.execute(&noted, &[version, name]).await.map_err(&fail)?;
+    }
+    transaction.commit().await.map_err(&fail)
+}
+
+/// Whether the schema is there.
+pub(super) async fn exists(client: &impl GenericClient, schema: &Identifier) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+    let row = client.query_one(sql, &[&schema.name()]).await;
+    Ok(row.map_err(failed("looking for the schema"))?.get(0))
+}
+
+/// Changes the columns and extracts to what the layout declares. Runs in the caller's transaction.
+///
+/// Columns and extract tables that are no longer declared are dropped, but nothing that hangs on them is.
+pub(super) async fn apply(client: &impl GenericClient, layout: &Layout) -> Result<()> {
+    let fail = failed("changing the tables to the columns of the pack");
+    let mut sql = String::new();
+    values_table(client, layout, &mut sql).await?;
+    let schema = &layout.schema;
+    let made = format!("SELECT table_name FROM {schema}.tonle_extracts");
+    let made = client.query(&made, &[]).await.map_err(&fail)?;
+    let made: Vec<String> = made.iter().map(|row| row.get(0)).collect();
+    for extract in &layout.extracts {
+        let is_known = made.iter().any(|name| name == extract.table.name());
+        extract_table(client, schema, extract, is_known, &mut sql).await?;
+    }
+    for name in made {
+        if layout.extracts.iter().all(|extract| extract.table.name() != name) {
+            let table = Identifier::new(&name)?;
+            put(&mut sql, format_args!("DROP TABLE IF EXISTS {schema}.{table};"));
+            let name = literal(&name);
+            put(
+                &mut sql,
+                format_args!("DELETE FROM {schema}.tonle_extracts WHERE table_name = {name};"),
+            );
+        }
+    }
+    client.batch_execute(&sql).await.map_err(&fail)
+}
+
+async fn values_table(
+    client: &impl GenericClient,
+    layout: &Layout,
+    sql: &mut String,
+) -> Result<()> {
+    let schema = &layout.schema;
+    let table = Identifier::new(VALUES)?;
+    let there = columns_of(client, schema, &table).await?;
+    if there.is_empty() {
+        let mut columns: Vec<_> = VALUES_HEAD.iter().map(column_sql).collect();
+        let dimension = |name: &Identifier| format!("{name} text NOT NULL DEFAULT 'all'");
+        columns.extend(layout.dimensions.iter().map(|d| dimension(&d.name)));
+        columns.extend(VALUES_TAIL.iter().map(column_sql));
+        let columns = columns.join(", ");
+        put(
+            sql,
+            format_args!(
+                "CREATE TABLE {schema}.{table} ({columns}) WITH (fillfactor = {FILLFACTOR});
+             CREATE INDEX ON {schema}.{table} (indicator, period_type, period_start);"
+            ),
+        );
+        comments(sql, schema, &table, VALUES_COMMENT, VALUES_HEAD.iter().chain(VALUES_TAIL));
+    } else {
+        let own = VALUES_HEAD.iter().chain(VALUES_TAIL).map(|column| column.0);
+        let own: Vec<_> = own.collect();
+        for (name, _) in there.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
+            if layout.dimensions.iter().all(|d| d.name.name() != name) {
+                let name = Identifier::new(name)?;
+                put(sql, format_args!("ALTER TABLE {schema}.{table} DROP COLUMN {name};"));
+            }
+        }
+        for dimension in &layout.dimensions {
+            if there.iter().all(|(name, _)| name != dimension.name.name()) {
+                let name = &dimension.name;
+                put(
+                    sql,
+                    format_args!(
+                        "ALTER TABLE {schema}.{table} ADD COLUMN {name} text NOT NULL DEFAULT 'all';"
+                    ),
+                );
+            }
+        }
+    }
+    for dimension in &layout.dimensions {
+        comment_column(sql, schema, &table, &dimension.name, &dimension.comment);
+    }
+    Ok(())
+}
+
+async fn extract_table(
+    client: &impl GenericClient,
+    schema: &Identifier,
+    extract: &ExtractLayout,
+    is_known: bool,
+    sql: &mut String,
+) -> Result<()> {
+    let (table, key) = (&extract.table, &extract.key);
+    let there = columns_of(client, schema, table).await?;
+    let is_ours = there.first().is_some_and(|(name, _)| name == key.name());
+    if !there.is_empty() && !is_known {
+        let name = table.name();
+        return Err(Error::config(format!("there is a table {name:?} that tonle did not make"))
+            .advise("rename it, or give tonle a schema of its own"));
+    }
+    if !there.is_empty() && !is_ours {
+        // The key column has another name now: no row of it can stay.
+        put(sql, format_args!("DROP TABLE {schema}.{table};"));
+    }
+    if !is_ours {
+        let (epoch, updated_at) = (column_sql(&EPOCH), column_sql(&UPDATED_AT));
+        put(
+            sql,
+            format_args!(
+                "CREATE TABLE {schema}.{table} ({key} uuid PRIMARY KEY, {epoch}, {updated_at})
+             WITH (fillfactor = {FILLFACTOR});"
+            ),
+        );
+        let name = literal(table.name());
+        put(
+            sql,
+            format_args!(
+                "INSERT INTO {schema}.tonle_extracts VALUES ({name}) ON CONFLICT DO NOTHING;"
+            ),
+        );
+    }
+    comments(sql, schema, table, &extract.comment, [EPOCH, UPDATED_AT].iter());
+    comment_column(sql, schema, table, key, "Pseudonym; it says nothing about the child");
+    let own = [key.name(), EPOCH.0, UPDATED_AT.0];
+    let kept = if is_ours { there.as_slice() } else { &[] };
+    for (name, there_type) in kept.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
+        let declared = extract.columns.iter().find(|column| column.name.name() == name);
+        if declared.is_none_or(|column| sql_type(column.column_type) != there_type) {
+            let name = Identifier::new(name)?;
+            put(sql, format_args!("ALTER TABLE {schema}.{table} DROP COLUMN {name};"));
+        }
+    }
+    for column in &extract.columns {
+        let (name, sql_type) = (&column.name, sql_type(column.column_type));
+        if !kept.iter().any(|(n, t)| n == name.name() && t == sql_type) {
+            put(sql, format_args!("ALTER TABLE {schema}.{table} ADD COLUMN {name} {sql_type};"));
+            if column.column_type == ColumnType::Key {
+                put(sql, format_args!("CREATE INDEX ON {schema}.{table} ({name});"));
+            }
+        }
+        comment_column(sql, schema, table, name, &column.comment);
+    }
+    Ok(())
+}
+
+/// Names and types of the columns of a table, in order; none when there is no such table.
+async fn columns_of(
+    client: &impl GenericClient,
+    schema: &Identifier,
+    table: &Identifier,
+) -> Result<Vec<(String, String)>> {
+    let sql = "SELECT a.attname::text, format_type(a.atttypid, NULL) FROM pg_attribute a
+               JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+               ORDER BY a.attnum";
+    let rows = client.query(sql, &[&schema.name(), &table.name()]).await;
+    let rows = rows.map_err(failed("reading the columns of the tables"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Step 1: the fixed tables, the check that aborts a transaction, and the data dictionary.
+fn first_tables(schema: &Identifier) -> String {
+    let mut sql = String::new();
+    for table in FIXED {
+        let mut parts: Vec<_> = table.columns.iter().map(column_sql).collect();
+        parts.extend(table.constraint.map(str::to_owned));
+        let (name, parts) = (table.name, parts.join(", "));
+        put(&mut sql, format_args!("CREATE TABLE {schema}.{name} ({parts});"));
+        let name = Identifier::new(table.name).expect("the name of a fixed table is short");
+        comments(&mut sql, schema, &name, table.comment, table.columns.iter());
+    }
+    put(
+        &mut sql,
+        format_args!(
+            "CREATE FUNCTION {schema}.tonle_must_equal
+             (counted bigint, wanted bigint, state text, what text) RETURNS bigint
+         LANGUAGE plpgsql AS $body$
+         BEGIN
+             IF counted IS DISTINCT FROM wanted THEN
+                 RAISE EXCEPTION USING ERRCODE = state,
+                     MESSAGE = what || ': found ' || counted || ' rows, expected ' || wanted;
+             END IF;
+             RETURN counted;
+         END $body$;
+         COMMENT ON FUNCTION {schema}.tonle_must_equal(bigint, bigint, text, text) IS
+             'Internal: ends a transaction that did not find exactly the rows it was to change';"
+        ),
+    );
+    sql.push_str(&data_dictionary(schema));
+    sql
+}
+
+fn data_dictionary(schema: &Identifier) -> String {
+    let name = literal(&schema.to_string());
+    format!(
+        "CREATE VIEW {schema}.data_dictionary AS
+         SELECT CASE WHEN a.attnum IS NULL THEN 'table' ELSE 'column' END AS entry,
+                c.relname::text AS table_name, a.attname::text AS name,
+                format_type(a.atttypid, a.atttypmod) AS data_type,
+                coalesce(col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class')) AS meaning
+           FROM pg_class c
+           LEFT JOIN LATERAL (
+                SELECT NULL::int2 AS attnum, NULL::name AS attname, NULL::oid AS atttypid, NULL::int4 AS atttypmod
+                UNION ALL
+                SELECT attnum, attname, atttypid, atttypmod FROM pg_attribute
+                 WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a ON true
+          WHERE c.relnamespace = {name}::regnamespace AND c.relkind IN ('r', 'v', 'p')
+            AND c.relname NOT LIKE 'tonle\\_%'
+         UNION ALL
+         SELECT 'indicator', 'indicator_values', indicator, unit,
+                coalesce(definition->>'en', title->>'en',
+                         (SELECT value FROM jsonb_each_text(definition) LIMIT 1),
+                         (SELECT value FROM jsonb_each_text(title) LIMIT 1))
+           FROM {schema}.indicators;
+         COMMENT ON VIEW {schema}.data_dictionary IS
+             'Every table, column and indicator with its meaning';
+         COMMENT ON COLUMN {schema}.data_dictionary.entry IS 'table, column or indicator';
+         COMMENT ON COLUMN {schema}.data_dictionary.table_name IS 'Name of the table';
+         COMMENT ON COLUMN {schema}.data_dictionary.name IS
+             'Name of the column or code of the indicator; empty for a table';
+         COMMENT ON COLUMN {schema}.data_dictionary.data_type IS
+             'Type of the column or unit of the indicator';
+         COMMENT ON COLUMN {schema}.data_dictionary.meaning IS 'What it means';"
+    )
+}
+
+fn column_sql((name, sql_type, _): &ColumnDef) -> String {
+    format!("\"{name}\" {sql_type}")
+}
+
+fn comments<'a>(
+    sql: &mut String,
+    schema: &Identifier,
+    table: &Identifier,
+    comment: &str,
+    columns: impl Iterator<Item = &'a ColumnDef>,
+) {
+    put(sql, format_args!("COMMENT ON TABLE {schema}.{table} IS {};", literal(comment)));
+    for (name, _, comment) in columns {
+        put(
+            sql,
+            format_args!("COMMENT ON COLUMN {schema}.{table}.\"{name}\" IS {};", literal(comment)),
+        );
+    }
+}
+
+fn comment_column(
+    sql: &mut String,
+    schema: &Identifier,
+    table: &Identifier,
+    column: &Identifier,
+    comment: &str,
+) {
+    let comment = literal(comment);
+    put(sql, format_args!("COMMENT ON COLUMN {schema}.{table}.{column} IS {comment};"));
+}
+
+fn put(sql: &mut String, text: std::fmt::Arguments<'_>) {
+    sql.write_fmt(text).expect("writing to a string never fails");
+    sql.push('\n');
+}

@@ -1,0 +1,265 @@
+//! The sink against a real Postgres.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tonle::error::Kind;
+use tonle::indicator::{Catalog, CellText, Column, ColumnType, Extract, Naming, Value};
+use tonle::model::{
+    Cell, CellChange, Changes, Day, Epoch, ExtractChange, Instant, Logged, Measure, Period,
+    PeriodType, Reason, RecordKey, Tally,
+};
+use tonle::sink::{Address, EpochMeta, RunId, Settings, Sink};
+
+use crate::support::postgres::Postgres;
+
+/// A plan small enough to see through: tables 0 and 1 are counts, 2 is a share; the dimensions hold sex.
+struct Plan {
+    sexes: [&'static str; 3],
+    dimension_count: usize,
+}
+
+const PLAN: Plan = Plan { sexes: ["all", "female", "male"], dimension_count: 2 };
+
+impl Naming for Plan {
+    fn cell(&self, cell: Cell) -> CellText<'_> {
+        let mut dimensions = vec!["all"; self.dimension_count];
+        dimensions[0] = self.sexes[(cell.dimensions() % 3) as usize];
+        CellText {
+            indicator: ["CM-01", "CM-02", "SV-01"][usize::from(cell.table())],
+            instance: "kampot",
+            period_type: cell.period().period_type().name(),
+            period_start: cell.period().start(),
+            dimensions,
+            is_share: cell.table() == 2,
+        }
+    }
+
+    fn row(&self, _: u16, row: &[u32]) -> Vec<Value<'_>> {
+        vec![Value::Text(self.sexes[row[0] as usize]), Value::Integer(row[1] as i32)]
+    }
+}
+
+fn column(name: &str, column_type: ColumnType) -> Column {
+    Column { name: name.into(), column_type, comment: format!("what's in {name}") }
+}
+
+fn catalog() -> Catalog {
+    Catalog {
+        pack: "test 1".into(),
+        fingerprint: u64::MAX - 7,
+        dimensions: vec![column("sex", ColumnType::Text), column("age_group", ColumnType::Text)],
+        extracts: vec![Extract {
+            table: "cases".into(),
+            comment: "One row for each case".into(),
+            key_column: "case_key".into(),
+            columns: vec![column("sex", ColumnType::Text), column("age", ColumnType::Integer)],
+        }],
+        ..Catalog::default()
+    }
+}
+
+/// One server for all tests, a schema for each.
+struct World {
+    settings: Settings,
+    sink: Sink,
+    db: tokio_postgres::Client,
+    /// Last, so that it is stopped when nobody is connected any more.
+    _server: Arc<Postgres>,
+}
+
+static SCHEMAS: AtomicU32 = AtomicU32::new(0);
+const META: EpochMeta = EpochMeta { at: Instant(1_700_000_000_000), reason: Reason::Correction };
+
+impl World {
+    async fn new() -> Self {
+        let number = SCHEMAS.fetch_add(1, Ordering::Relaxed);
+        let server = Postgres::shared();
+        let address = Address::parse(&server.url(), None).unwrap();
+        let settings = Settings { address, schema: format!("test \"{number}\"; --") };
+        let mut sink = Sink::open(settings.clone(), &catalog()).await.unwrap();
+        assert_eq!(sink.take_over(RunId(1)).await.unwrap(), None);
+        Self { settings, sink, db: client(&server).await, _server: server }
+    }
+
+    async fn write(&mut self, epoch: u64, changes: &Changes) -> tonle::error::Result<u64> {
+        let logged = Logged::after_fsync(Epoch(epoch));
+        let (durable, rows) = self.sink.write(&logged, META, changes, &PLAN).await?;
+        assert_eq!(durable.epoch(), Epoch(epoch));
+        Ok(rows.total())
+    }
+
+    /// The first column of the first row, as text.
+    async fn text(&self, sql: &str) -> String {
+        let schema = format!("\"{}\"", self.settings.schema.replace('"', "\"\""));
+        let sql = sql.replace("{s}", &schema);
+        let row = self.db.query_one(&format!("SELECT ({sql})::text"), &[]).await.unwrap();
+        row.get::<_, Option<String>>(0).unwrap_or_default()
+    }
+}
+
+async fn client(server: &Postgres) -> tokio_postgres::Client {
+    let directory = server.url();
+    let directory = directory.split_once("host=").unwrap().1;
+    let mut config = tokio_postgres::Config::new();
+    config.host(directory).user("tonle").dbname("postgres");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn cell(table: u16, month: u32, sex: u32) -> Cell {
+    Cell::new(table, Period::of(PeriodType::Month, Day(45_000 + 31 * month)), 1, sex)
+}
+
+fn measure(numerator: i32, denominator: i32) -> Measure {
+    Measure { numerator, denominator }
+}
+
+fn change(cell: Cell, old: (i32, i32), new: (i32, i32)) -> CellChange {
+    CellChange { cell, old: measure(old.0, old.1), new: measure(new.0, new.1) }
+}
+
+fn row(key: u128, existed: bool, row: Option<[u32; 2]>) -> ExtractChange {
+    let row = row.map(|row| row.to_vec().into_boxed_slice());
+    ExtractChange { extract: 0, key: RecordKey(key), row, existed }
+}
+
+fn changes(cells: Vec<CellChange>, rows: Vec<ExtractChange>) -> Changes {
+    Changes { cells, rows, tally: Tally { added: 1, ..Tally::default() } }
+}
+
+fn first() -> Changes {
+    let cells = vec![
+        change(cell(0, 0, 0), (0, 0), (5, 0)),
+        change(cell(0, 0, 1), (0, 0), (3, 0)),
+        change(cell(2, 0, 0), (0, 0), (1, 4)),
+    ];
+    changes(cells, vec![row(1, false, Some([1, 7])), row(2, false, Some([2, 9]))])
+}
+
+#[tokio::test]
+async fn an_epoch_writes_exactly_its_rows() {
+    let mut world = World::new().await;
+    assert_eq!(world.write(1, &first()).await.unwrap(), 5);
+    let second = changes(
+        vec![
+            change(cell(0, 0, 0), (5, 0), (6, 0)),
+            change(cell(0, 0, 1), (3, 0), (0, 0)),
+            change(cell(1, 0, 2), (0, 0), (1, 0)),
+            change(cell(2, 0, 0), (1, 4), (0, 4)),
+        ],
+        vec![row(1, true, None), row(2, true, Some([1, 10])), row(3, false, Some([0, 1]))],
+    );
+    assert_eq!(world.write(2, &second).await.unwrap(), 7);
+    let values = world
+        .text(
+            "SELECT string_agg(concat_ws(' ', indicator, period_type, period_start, sex, age_group,
+             numerator, denominator, value, epoch, updated_at AT TIME ZONE 'UTC'), ', ' ORDER BY indicator)
+             FROM {s}.indicator_values",
+        )
+        .await;
+    assert_eq!(
+        values,
+        "CM-01 month 2023-03-01 all all 6 6 2 2023-11-14 22:13:20, \
+         CM-02 month 2023-03-01 male all 1 1 2 2023-11-14 22:13:20, \
+         SV-01 month 2023-03-01 all all 0 4 0 2 2023-11-14 22:13:20"
+    );
+    let rows = "SELECT string_agg(concat_ws(' ', right(case_key::text, 1), sex, age, epoch), ', '
+                ORDER BY case_key) FROM {s}.cases";
+    assert_eq!(world.text(rows).await, "2 female 10 2, 3 all 1 2");
+    let epochs = "SELECT string_agg(concat_ws(' ', epoch, reason, cases_changed, cells_changed,
+                  rows_inserted, rows_updated, rows_deleted), ', ' ORDER BY epoch) FROM {s}.epochs";
+    assert_eq!(world.text(epochs).await, "1 correction 1 3 5 0 0, 2 correction 1 4 2 3 2");
+}
+
+#[tokio::test]
+async fn every_change_begins_where_the_last_one_ended() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    for (epoch, old, new) in [(2, (5, 0), (6, 0)), (3, (6, 0), (0, 0)), (7, (0, 0), (2, 0))] {
+        let changes = changes(vec![change(cell(0, 0, 0), old, new)], vec![]);
+        world.write(epoch, &changes).await.unwrap();
+    }
+    let broken = "SELECT count(*) FROM (
+        SELECT (old_numerator, old_denominator) IS DISTINCT FROM
+               lag((new_numerator, new_denominator), 1, (NULL::bigint, NULL::bigint))
+               OVER (PARTITION BY cell ORDER BY epoch) AS is_broken FROM {s}.changes) c WHERE is_broken";
+    assert_eq!(world.text(broken).await, "0");
+    assert_eq!(world.text("SELECT count(*) FROM {s}.changes").await, "6");
+    let last = "SELECT count(*) FROM {s}.indicator_values v JOIN
+        (SELECT DISTINCT ON (cell) * FROM {s}.changes ORDER BY cell, epoch DESC) c USING (cell)
+        WHERE (v.numerator, v.denominator) IS NOT DISTINCT FROM (c.new_numerator, c.new_denominator)";
+    assert_eq!(world.text(last).await, "3");
+}
+
+#[tokio::test]
+async fn the_same_epoch_is_written_once() {
+    let mut world = World::new().await;
+    assert_eq!(world.write(1, &first()).await.unwrap(), 5);
+    assert_eq!(world.write(1, &first()).await.unwrap(), 0);
+    assert_eq!(world.text("SELECT count(*) FROM {s}.epochs").await, "1");
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again_and_nothing_is_written_twice() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE application_name = 'tonle' AND query LIKE '%test \"\"' || $1 || '\"\"%'";
+    let number = world.settings.schema.chars().filter(char::is_ascii_digit).collect::<String>();
+    // The last statement of the connection may be a COMMIT: mark it with the name of the schema.
+    world.sink.position().await.unwrap();
+    let killed: i64 = world.db.query_one(kill, &[&number]).await.unwrap().get(0);
+    assert_eq!(killed, 1);
+    let next = changes(vec![change(cell(0, 0, 0), (5, 0), (6, 0))], vec![]);
+    let mut outcomes = vec![];
+    for _ in 0..3 {
+        outcomes.push(world.write(2, &next).await.map_err(|error| error.kind()));
+    }
+    outcomes.retain(|outcome| *outcome != Err(Kind::Unavailable));
+    assert!(outcomes.contains(&Ok(1)), "{outcomes:?}");
+    assert!(outcomes.iter().skip(1).all(|o| *o == Ok(0)), "{outcomes:?}");
+    assert_eq!(world.text("SELECT max(epoch) FROM {s}.epochs").await, "2");
+}
+
+#[tokio::test]
+async fn a_copy_that_was_replaced_writes_nothing() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let mut other = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+    let position = other.take_over(RunId(2)).await.unwrap().unwrap();
+    assert_eq!((position.epoch, position.fingerprint), (Epoch(1), catalog().fingerprint));
+    let next = changes(vec![change(cell(0, 0, 0), (5, 0), (6, 0))], vec![row(1, true, None)]);
+    let error = world.write(2, &next).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Config);
+    assert!(error.to_string().contains("taken over"), "{error}");
+    assert_eq!(world.text("SELECT sum(numerator) FROM {s}.indicator_values").await, "9");
+    let logged = Logged::after_fsync(Epoch(2));
+    let (_, rows) = other.write(&logged, META, &next, &PLAN).await.unwrap();
+    assert_eq!(rows.total(), 2);
+    assert!(world.write(3, &changes(vec![], vec![])).await.is_err());
+}
+
+#[tokio::test]
+async fn tables_that_hold_something_else_are_left_alone() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let wrong = [
+        changes(vec![change(cell(0, 0, 0), (4, 0), (6, 0))], vec![]),
+        changes(vec![change(cell(0, 5, 0), (4, 0), (0, 0))], vec![]),
+        changes(vec![change(cell(0, 0, 1), (0, 0), (6, 0))], vec![]),
+        changes(vec![], vec![row(9, true, Some([0, 0]))]),
+        changes(vec![], vec![row(9, true, None)]),
+        changes(vec![], vec![row(1, false, Some([0, 0]))]),
+    ];
+    for changes in wrong {
+        let error = world.write(2, &changes).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::DataDiffers, "{error}");
+    }
+    assert_eq!(world.text("SELECT epoch FROM {s}.tonle_pipeline").await, "1");
+    assert_eq!(world.text("SELECT count(*) FROM {s}.epochs").await, "1");
+    assert_eq!(world.text("SELECT count(*) FROM {s}.changes").await, "3");
+    let right = changes(vec![change(cell(0, 0, 0), (5, 0), (6, 0))], vec![]);
+    assert_eq!(world.write(2, &right).await.unwrap(), 1);
+}
