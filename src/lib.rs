@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 // In reading order.
+pub mod source;
 pub mod sim;
 pub mod indicator;
 pub mod error;
