@@ -99,6 +99,11 @@ impl Decoder {
         self.plan.instance
     }
 
+    /// The dictionary that terms are added to.
+    pub(super) fn interner(&self) -> &Interner {
+        self.terms.interner()
+    }
+
     /// The field that a misfit index names, `sub.field` for one of a subform.
     pub(super) fn misfit_name(&self, index: u16) -> &str {
         &self.plan.misfit_names[usize::from(index)]

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::{RecordKey, Secret};
 
 /// Shortest pseudonym key, in bytes: less could be searched.
-pub const KEY_BYTES_MIN: usize = 16;
+pub(super) const KEY_BYTES_MIN: usize = 16;
 
 /// Makes the keys of one instance and one type of record: HMAC-SHA-256, cut to 16 bytes.
 ///

@@ -11,9 +11,9 @@ use super::value::{Misfit, Terms, ValueSeed, Word};
 use crate::model::{CaseBuilder, FieldType, Instant, RecordKey, Slot};
 
 /// Most codes of one multi-select; what comes after is a misfit.
-pub const SET_CODES_MAX: usize = 1_000;
+pub(super) const SET_CODES_MAX: usize = 1_000;
 /// Most rows of one subform of one case; what comes after is a misfit.
-pub const ROWS_MAX: usize = 10_000;
+pub(super) const ROWS_MAX: usize = 10_000;
 /// Longest id of a row, in bytes; a longer one is none.
 const ROW_ID_BYTES_MAX: usize = 128;
 
