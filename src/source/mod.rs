@@ -1,0 +1,129 @@
+//! What changed in Primero: asks, strips, and hands on coded cases. Nothing else knows HTTP or Primero's JSON.
+//!
+//! Each instance is one task. It reads [pages](poll) from a server or [lines](replay) from files, [decodes](decode)
+//! each record in the call that reads it, and sends [`Event`]s into a bounded channel.
+//!
+//! **Invariant:** raw JSON never leaves this module; what leaves is coded, and keyed by pseudonyms.
+
+mod replay;
+mod decode;
+mod reader;
+mod value;
+mod moment;
+mod plan;
+mod pseudonym;
+mod places;
+mod outlet;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use self::decode::Decoder;
+use self::moment::Zone;
+use self::outlet::{Halt, Outlet};
+use self::replay::Replay;
+use crate::error::{Error, Result};
+use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, Schema, Secret};
+
+pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
+
+/// Where to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Resume {
+    /// The cursor of the last batch that is in the log.
+    pub cursor: Cursor,
+    /// The fingerprint of each case as it was last handed on.
+    pub known: Vec<(RecordKey, u64)>,
+}
+
+/// What a source says.
+#[derive(Debug)]
+pub enum Event {
+    /// New versions of cases.
+    Batch(Batch),
+    /// All places of an instance.
+    Locations {
+        /// The instance.
+        instance: Code,
+        /// Its places.
+        places: Vec<Location>,
+    },
+    /// A complete read ended: everything that was there has been handed on.
+    CaughtUp {
+        /// The instance.
+        instance: Code,
+        /// How many cases it has, where it said so.
+        total: Option<u64>,
+        /// The newest change seen.
+        newest: Option<Instant>,
+    },
+    /// Something went wrong; it is tried again.
+    Trouble {
+        /// The instance.
+        instance: Code,
+        /// What went wrong.
+        error: Error,
+        /// Time until the next attempt.
+        retry_in: Duration,
+    },
+    /// The last event of an instance.
+    Ended {
+        /// The instance.
+        instance: Code,
+        /// Why: an error that trying again cannot mend, or it was asked to stop, or is done.
+        result: Result<()>,
+    },
+}
+
+/// What the sources of a process share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What is read of a case.
+    pub schema: Arc<Schema>,
+    /// Codes of the terms met.
+    pub interner: Interner,
+    /// The key of all pseudonyms.
+    pub key: Secret,
+    /// Whether a source ends when it is caught up.
+    pub once: bool,
+    /// Where events go. Bounded, so that a slow reader slows the sources.
+    pub events: mpsc::Sender<Event>,
+    /// Becomes true when the sources should stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Shared {
+    fn decoder(&self, settings: &Settings) -> Result<Decoder> {
+        let (schema, interner) = (Arc::clone(&self.schema), self.interner.clone());
+        Decoder::new(&settings.name, schema, interner, &self.key, Zone::new(&settings.time_zone))
+    }
+}
+
+/// Starts reading an instance from where `resume` left it, as a task of the current runtime.
+///
+/// # Errors
+/// A configuration error when reading cannot even begin; what happens later comes as events.
+pub fn start(settings: Settings, resume: Resume, shared: &Shared) -> Result<JoinHandle<()>> {
+    let decoder = shared.decoder(&settings)?;
+    let instance = decoder.instance();
+    let outlet = Outlet::new(shared.events.clone(), shared.stop.clone());
+    let (events, once, poll_interval) =
+        (shared.events.clone(), shared.once, settings.poll_interval);
+    let SourceKind::File(files) = settings.kind else {
+        return Err(Error::config("servers are not read yet"));
+    };
+    let cursor = resume.cursor;
+    let mut replay = Replay { settings: files, decoder, cursor, poll_interval, once, outlet };
+    Ok(tokio::spawn(async move {
+        let result = match replay.run().await {
+            Ok(()) | Err(Halt::Stopped) => Ok(()),
+            Err(Halt::Failed(error)) => Err(error),
+        };
+        // Nobody listening any more is the one way that this can fail, and then nobody minds.
+        let _ = events.send(Event::Ended { instance, result }).await;
+    }))
+}

@@ -1,0 +1,56 @@
+//! Where a source sends what it found, and how it learns that it should stop.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::Event;
+use crate::error::Error;
+
+/// Why a source ends.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// It was asked to, or nobody listens any more.
+    Stopped,
+    /// It cannot go on.
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The way out of a source. Every wait goes through it, so that a stop is never missed.
+pub(super) struct Outlet {
+    events: mpsc::Sender<Event>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Outlet {
+    pub(super) fn new(events: mpsc::Sender<Event>, stop: watch::Receiver<bool>) -> Self {
+        Self { events, stop }
+    }
+
+    /// Hands an event on, waiting while the channel is full.
+    pub(super) async fn send(&mut self, event: Event) -> Result<(), Halt> {
+        let events = self.events.clone();
+        self.until_stop(events.send(event)).await?.map_err(|_| Halt::Stopped)
+    }
+
+    /// Waits.
+    pub(super) async fn wait(&mut self, time: Duration) -> Result<(), Halt> {
+        self.until_stop(tokio::time::sleep(time)).await
+    }
+
+    /// Does `work` unless a stop comes first.
+    pub(super) async fn until_stop<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Halt> {
+        tokio::select! {
+            biased;
+            _ = self.stop.wait_for(|stop| *stop) => Err(Halt::Stopped),
+            done = work => Ok(done),
+        }
+    }
+}

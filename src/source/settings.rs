@@ -1,0 +1,281 @@
+//! The settings of one instance: read loosely once, checked, and from then on known to be sound.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use url::{Host, Url};
+
+use crate::error::{Error, Result};
+use crate::model::Secret;
+
+/// Longest name of an instance, in bytes.
+pub(super) const NAME_BYTES_MAX: usize = 64;
+/// Records asked for at once, unless the settings say otherwise.
+pub(super) const PAGE_SIZE: u32 = 500;
+/// Most records a server gives at once; it cuts a larger wish without a word.
+pub(super) const PAGE_SIZE_MAX: u32 = 1_000;
+/// Seconds between two polls of a caught-up instance, unless the settings say otherwise.
+pub(super) const POLL_SECONDS: u32 = 10;
+/// Longest wait between two polls, in seconds.
+pub(super) const POLL_SECONDS_MAX: u32 = 86_400;
+/// Minutes that are read again at each poll: a change becomes visible some time after its stamp.
+pub(super) const OVERLAP_MINUTES: u32 = 5;
+/// Longest overlap, in minutes.
+pub(super) const OVERLAP_MINUTES_MAX: u32 = 24 * 60;
+/// Most threads that decode one instance's files.
+pub(super) const THREADS_MAX: usize = 64;
+
+/// The settings of one instance as written: `url` makes it a server, `files` a replay of files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSettings {
+    /// Name of the instance, as published: lower-case letters, digits, `-` and `_`.
+    pub name: String,
+    /// IANA name of the time zone in which the instance's days begin.
+    pub time_zone: String,
+    /// Where the server is, `https://primero.example.org`.
+    pub url: Option<String>,
+    /// The user to sign in as.
+    pub user: Option<String>,
+    /// The file that holds the user's password.
+    pub password_file: Option<PathBuf>,
+    /// Records asked for at once.
+    pub page_size: Option<u32>,
+    /// Seconds between two polls.
+    pub poll_seconds: Option<u32>,
+    /// Minutes that are read again at each poll.
+    pub overlap_minutes: Option<u32>,
+    /// Whether a password may travel unencrypted to another machine.
+    pub allow_plain_http: Option<bool>,
+    /// Files of cases as the API returns them, one JSON object a line, in the order of their versions.
+    pub files: Option<Vec<PathBuf>>,
+    /// A file with the reply of `/api/v2/locations`, beside `files`.
+    pub locations: Option<PathBuf>,
+    /// Threads that decode `files`.
+    pub threads: Option<usize>,
+}
+
+/// The checked settings of one instance.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name.
+    pub name: String,
+    /// The time zone in which its days begin.
+    pub time_zone: TimeZone,
+    /// Time between two looks for something new.
+    pub poll_interval: Duration,
+    /// Where its cases come from.
+    pub kind: SourceKind,
+}
+
+/// Where the cases of an instance come from.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// A server.
+    Server(ServerSettings),
+    /// Files.
+    File(FileSettings),
+}
+
+/// How a server is asked.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Its address, without a trailing slash.
+    pub url: Url,
+    /// The user, in lower case: servers compare it letter by letter.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+    /// Records asked for at once.
+    pub page_size: u32,
+    /// How far back each poll reads again.
+    pub overlap: Duration,
+}
+
+/// Which files are replayed.
+#[derive(Clone, Debug)]
+pub struct FileSettings {
+    /// Files of cases, in the order of their versions.
+    pub paths: Vec<PathBuf>,
+    /// A file of locations.
+    pub locations: Option<PathBuf>,
+    /// Threads that decode.
+    pub threads: usize,
+}
+
+impl RawSettings {
+    /// Checks the settings; paths in them are relative to `directory`, that of the configuration file. Reads the
+    /// password.
+    ///
+    /// # Errors
+    /// A configuration error that names the instance and the key.
+    pub fn check(self, directory: &Path) -> Result<Settings> {
+        let name = self.name.clone();
+        self.checked(directory).map_err(|error| error.while_doing(format!("instance {name:?}")))
+    }
+
+    fn checked(self, directory: &Path) -> Result<Settings> {
+        let letters = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        let sound = !self.name.is_empty() && self.name.len() <= NAME_BYTES_MAX;
+        if !sound || !self.name.bytes().all(letters) || self.name == "all" {
+            return Err(wrong("name", "it must be 1 to 64 of a-z, 0-9, - and _, and not \"all\""));
+        }
+        let time_zone = TimeZone::get(&self.time_zone).map_err(|_| {
+            wrong("time_zone", "no such zone is known").advise("write it as Asia/Phnom_Penh")
+        })?;
+        let poll = self.poll_seconds.unwrap_or(POLL_SECONDS);
+        within("poll_seconds", poll, POLL_SECONDS_MAX)?;
+        let kind = match (&self.url, &self.files) {
+            (Some(_), None) => SourceKind::Server(self.server(directory)?),
+            (None, Some(_)) => SourceKind::File(self.file(directory)?),
+            _ => return Err(wrong("url", "either url or files must be given, not both")),
+        };
+        let poll_interval = Duration::from_secs(poll.into());
+        Ok(Settings { name: self.name, time_zone, poll_interval, kind })
+    }
+
+    fn server(&self, directory: &Path) -> Result<ServerSettings> {
+        absent("locations", self.locations.is_some(), "url")?;
+        absent("threads", self.threads.is_some(), "url")?;
+        let plain = self.allow_plain_http.unwrap_or(false);
+        let url = server_url(self.url.as_deref().unwrap_or_default(), plain)?;
+        let user = self.user.as_deref().unwrap_or_default().trim().to_lowercase();
+        if user.is_empty() || user.contains(':') || user.chars().any(char::is_control) {
+            return Err(wrong("user", "it must be a user name, without a colon"));
+        }
+        let file = self.password_file.as_deref();
+        let file = file.ok_or_else(|| wrong("password_file", "it is missing"))?;
+        let password = Secret::from_file(&directory.join(file))
+            .map_err(|error| error.while_doing("password_file"))?;
+        let page_size = self.page_size.unwrap_or(PAGE_SIZE);
+        within("page_size", page_size, PAGE_SIZE_MAX)?;
+        let overlap = self.overlap_minutes.unwrap_or(OVERLAP_MINUTES);
+        within("overlap_minutes", overlap, OVERLAP_MINUTES_MAX)?;
+        let overlap = Duration::from_secs(u64::from(overlap) * 60);
+        Ok(ServerSettings { url, user, password, page_size, overlap })
+    }
+
+    fn file(&self, directory: &Path) -> Result<FileSettings> {
+        absent("user", self.user.is_some(), "files")?;
+        absent("password_file", self.password_file.is_some(), "files")?;
+        absent("page_size", self.page_size.is_some(), "files")?;
+        absent("overlap_minutes", self.overlap_minutes.is_some(), "files")?;
+        absent("allow_plain_http", self.allow_plain_http.is_some(), "files")?;
+        let paths: Vec<_> = self.files.iter().flatten().map(|path| directory.join(path)).collect();
+        if paths.is_empty() {
+            return Err(wrong("files", "it must name at least one file"));
+        }
+        let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = self.threads.unwrap_or_else(|| available().min(THREADS_MAX));
+        if !(1..=THREADS_MAX).contains(&threads) {
+            return Err(wrong("threads", "it must be 1 to 64"));
+        }
+        let locations = self.locations.as_deref().map(|path| directory.join(path));
+        Ok(FileSettings { paths, locations, threads })
+    }
+}
+
+fn wrong(key: &str, why: &str) -> Error {
+    Error::config(format!("reading {key}: {why}"))
+}
+
+fn within(key: &str, value: u32, most: u32) -> Result<()> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(wrong(key, &format!("it must be 1 to {most}")))
+}
+
+fn absent(key: &str, given: bool, beside: &str) -> Result<()> {
+    if given { Err(wrong(key, &format!("it has no meaning beside {beside}"))) } else { Ok(()) }
+}
+
+/// The error texts here never quote the address: a password may have been written into it.
+fn server_url(text: &str, allow_plain_http: bool) -> Result<Url> {
+    let url = Url::parse(text.trim_end_matches('/'))
+        .map_err(|_| wrong("url", "it is no address; write it as https://primero.example.org"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("url", "it holds a user or password").advise("use user, password_file"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("url", "nothing may follow the path"));
+    }
+    let here = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(wrong("url", "it names no server")),
+    };
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if here || allow_plain_http => Ok(url),
+        "http" => Err(wrong("url", "the password would travel unencrypted")
+            .advise("use https, or set allow_plain_http = true on a network you trust")),
+        _ => Err(wrong("url", "only https and http are spoken")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(lines: &str) -> Result<Settings> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("password"), "hush\n").unwrap();
+        let raw: RawSettings = toml::from_str(lines).unwrap();
+        raw.check(directory.path())
+    }
+
+    const SERVER: &str = "name = 'kampot'\ntime_zone = 'Asia/Phnom_Penh'\nuser = ' Reader '\n\
+        password_file = 'password'\n";
+
+    #[test]
+    fn a_sound_server_is_taken() {
+        let settings = check(&format!("{SERVER}url = 'https://primero.example.org/'")).unwrap();
+        let SourceKind::Server(server) = &settings.kind else { panic!() };
+        assert_eq!(server.user, "reader");
+        assert_eq!(server.password.expose(), b"hush");
+        assert_eq!(server.page_size, 500);
+        assert!(!format!("{settings:?}").contains("hush"));
+    }
+
+    #[test]
+    fn each_mistake_names_its_key() {
+        let url = "url = 'https://p.example.org'";
+        for (lines, key) in [
+            (format!("{SERVER}url = 'http://p.example.org'"), "unencrypted"),
+            (format!("{SERVER}url = 'https://u:hush@p.example.org'"), "url"),
+            (format!("{SERVER}url = 'ftp://p.example.org'"), "url"),
+            (format!("{SERVER}{url}\npage_size = 5000"), "page_size"),
+            (format!("{SERVER}{url}\nthreads = 2"), "threads"),
+            (format!("{SERVER}{url}\npoll_seconds = 0"), "poll_seconds"),
+            (format!("{SERVER}{url}\nfiles = ['a']"), "files"),
+            (SERVER.to_owned(), "url"),
+            (format!("{SERVER}files = ['a']"), "user"),
+            ("name = 'all'\ntime_zone = 'UTC'\nfiles = ['a']".into(), "name"),
+            ("name = 'a'\ntime_zone = 'Mars'\nfiles = ['a']".into(), "time_zone"),
+            ("name = 'a'\ntime_zone = 'UTC'\nfiles = []".into(), "files"),
+        ] {
+            let error = check(&lines).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("instance"), "{error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_or_by_choice() {
+        for url in ["http://127.0.0.1:3000", "http://localhost", "http://[::1]:80"] {
+            assert!(check(&format!("{SERVER}url = '{url}'")).is_ok());
+        }
+        let by_choice = format!("{SERVER}url = 'http://p.example.org'\nallow_plain_http = true");
+        assert!(check(&by_choice).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(toml::from_str::<RawSettings>(&format!("{SERVER}pasword = 'x'")).is_err());
+    }
+}
