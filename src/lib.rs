@@ -21,10 +21,6 @@ pub mod source;
 pub mod dataflow;
 pub mod sink;
 
-#![allow(missing_docs)]
-// In reading order.
-pub mod source;
-pub mod sim;
 pub mod indicator;
 pub mod model;
 pub mod report;
