@@ -20,6 +20,7 @@
 pub mod source;
 pub mod dataflow;
 pub mod sink;
+pub mod state;
 
 pub mod indicator;
 pub mod model;
@@ -29,4 +30,5 @@ pub mod error;
 pub mod sim;
 pub mod postgres;
 pub mod web;
+pub mod config;
 pub mod cli;

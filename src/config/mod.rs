@@ -1,0 +1,248 @@
+//! The configuration: one TOML file and a few flags, read loosely once, checked, and from then on known to be sound.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::dataflow::WORKERS_MAX;
+use crate::error::{Error, Result};
+use crate::indicator::{Definition, PACK_BYTES_MAX, PackText, SHIPPED};
+use crate::model::{INSTANCES_MAX, Secret};
+use crate::report;
+use crate::sink;
+use crate::source;
+use crate::state;
+
+/// Longest configuration file, in bytes.
+const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+
+/// The schema of the tables, unless the file says otherwise.
+const SCHEMA_DEFAULT: &str = "tonle";
+
+/// What the command line may say over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Worker threads of the dataflow.
+    pub workers: Option<usize>,
+    /// The database, instead of `database.url`.
+    pub database_url: Option<String>,
+}
+
+/// A sound configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is read, counted and published.
+    pub definition: Arc<Definition>,
+    /// The Primero instances, in the order of the file.
+    pub instances: Vec<source::Settings>,
+    /// The key of all pseudonyms.
+    pub pseudonym_key: Secret,
+    /// Where the tables are.
+    pub sink: sink::Settings,
+    /// Where the checkpoint is.
+    pub state: state::Settings,
+    /// Where health and metrics can be asked; nowhere when absent.
+    pub web: Option<SocketAddr>,
+    /// The time zone in which the clock ticks.
+    pub time_zone: TimeZone,
+    /// Worker threads of the dataflow.
+    pub workers: usize,
+    /// How events are written.
+    pub log_format: report::Format,
+    /// Which events are written, if the file says so.
+    pub log_level: Option<report::Level>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    packs: Spanned<Vec<String>>,
+    pseudonym_key_file: Spanned<PathBuf>,
+    time_zone: Spanned<String>,
+    workers: Option<usize>,
+    state_directory: Option<PathBuf>,
+    database: Spanned<RawDatabase>,
+    web: Option<RawWeb>,
+    log: Option<Spanned<RawLog>>,
+    instances: Vec<Spanned<source::RawSettings>>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDatabase {
+    url: Option<String>,
+    password_file: Option<PathBuf>,
+    schema: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWeb {
+    listen: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    format: Option<String>,
+    level: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks a configuration file and everything it names: packs, keys, passwords.
+    ///
+    /// # Errors
+    /// A configuration error with file, line and key.
+    pub fn read(path: &Path, overrides: &Overrides) -> Result<Self> {
+        let doing = format!("reading {}", path.display());
+        let text = fs::read_to_string(path).map_err(|e| {
+            Error::config(&doing).caused_by(e).advise("--config names the file; README has a first one")
+        })?;
+        if text.len() > CONFIG_BYTES_MAX {
+            return Err(Error::config(format!("{doing}: longer than 1 MiB")));
+        }
+        let raw: RawConfig = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(0, |span| line_of(&text, span.start));
+            Error::config(format!("{doing} line {line}: {}", error.message()))
+        })?;
+        Checker { doing, text: &text, directory: path.parent().unwrap_or(Path::new("")) }
+            .check(raw, overrides)
+    }
+
+    /// The names of the instances, in order.
+    pub fn instance_names(&self) -> Vec<String> {
+        self.instances.iter().map(|instance| instance.name.clone()).collect()
+    }
+}
+
+struct Checker<'a> {
+    doing: String,
+    text: &'a str,
+    directory: &'a Path,
+}
+
+impl Checker<'_> {
+    fn check(&self, raw: RawConfig, overrides: &Overrides) -> Result<Config> {
+        let workers = overrides.workers.or(raw.workers).unwrap_or(1);
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            let wrong = format!("{}: workers: expected 1 to {WORKERS_MAX}", self.doing);
+            return Err(Error::config(wrong));
+        }
+        let key_file = self.directory.join(raw.pseudonym_key_file.get_ref());
+        let (log_format, log_level) = self.log(raw.log)?;
+        Ok(Config {
+            definition: self.packs(&raw.packs)?,
+            pseudonym_key: Secret::from_file(&key_file).map_err(|error| {
+                self.at(&raw.pseudonym_key_file, "pseudonym_key_file", error)
+                    .advise("make one with: head -c 32 /dev/urandom | base64 > FILE; keep it for ever")
+            })?,
+            sink: self.sink(&raw.database, overrides)?,
+            state: state::Settings::new(
+                self.directory.join(raw.state_directory.unwrap_or_else(|| "state".into())),
+            )?,
+            web: raw.web.map(|web| web.listen),
+            time_zone: TimeZone::get(raw.time_zone.get_ref()).map_err(|_| {
+                let wrong = Error::config("no such zone is known; write it as Asia/Phnom_Penh");
+                self.at(&raw.time_zone, "time_zone", wrong)
+            })?,
+            instances: self.instances(raw.instances)?,
+            workers,
+            log_format,
+            log_level,
+        })
+    }
+
+    /// Says where in the file an error comes from.
+    fn at<T>(&self, spanned: &Spanned<T>, key: &str, error: Error) -> Error {
+        let line = line_of(self.text, spanned.span().start);
+        error.while_doing(format!("{} line {line}: {key}", self.doing))
+    }
+
+    fn packs(&self, raw: &Spanned<Vec<String>>) -> Result<Arc<Definition>> {
+        let texts = raw.get_ref().iter().map(|name| match PackText::shipped(name) {
+            Some(text) => Ok(text),
+            None => self.pack_file(raw, name),
+        });
+        let texts: Vec<_> = texts.collect::<Result<_>>()?;
+        if texts.is_empty() {
+            let wrong = Error::config("expected at least one pack, for example [\"cp-core\"]");
+            return Err(self.at(raw, "packs", wrong));
+        }
+        Definition::read(texts).map(Arc::new)
+    }
+
+    fn pack_file(&self, raw: &Spanned<Vec<String>>, name: &str) -> Result<PackText> {
+        let path = self.directory.join(name);
+        let shipped: Vec<_> = SHIPPED.iter().map(|(id, _)| *id).collect();
+        let text = fs::read(&path).map_err(|e| {
+            let wrong = Error::config(format!("opening the pack {}", path.display())).caused_by(e);
+            let advice = format!("a pack is a file, or one of {}", shipped.join(", "));
+            self.at(raw, "packs", wrong.advise(advice))
+        })?;
+        if text.len() > PACK_BYTES_MAX {
+            return Err(self.at(raw, "packs", Error::config(format!("{name} is too long"))));
+        }
+        let text = String::from_utf8(text)
+            .map_err(|_| self.at(raw, "packs", Error::config(format!("{name} is not UTF-8"))))?;
+        Ok(PackText { name: path.display().to_string(), text })
+    }
+
+    fn sink(&self, raw: &Spanned<RawDatabase>, overrides: &Overrides) -> Result<sink::Settings> {
+        let RawDatabase { url, password_file, schema } = raw.get_ref().clone();
+        let (url, password_file) = match &overrides.database_url {
+            Some(url) => (url.clone(), None),
+            None => (url.unwrap_or_default(), password_file),
+        };
+        let password = password_file.map(|file| Secret::from_file(&self.directory.join(file)));
+        let address = password
+            .transpose()
+            .and_then(|password| sink::Address::parse(&url, password))
+            .map_err(|error| self.at(raw, "database", error))?;
+        Ok(sink::Settings { address, schema: schema.unwrap_or_else(|| SCHEMA_DEFAULT.into()) })
+    }
+
+    fn log(
+        &self,
+        raw: Option<Spanned<RawLog>>,
+    ) -> Result<(report::Format, Option<report::Level>)> {
+        let Some(raw) = raw else { return Ok(Default::default()) };
+        let RawLog { format, level } = raw.get_ref();
+        let format = format.as_deref().map(str::parse).transpose();
+        let level = level.as_deref().map(str::parse).transpose();
+        match (format, level) {
+            (Ok(format), Ok(level)) => Ok((format.unwrap_or_default(), level)),
+            (Err(error), _) | (_, Err(error)) => Err(self.at(&raw, "log", error)),
+        }
+    }
+
+    fn instances(&self, raw: Vec<Spanned<source::RawSettings>>) -> Result<Vec<source::Settings>> {
+        if raw.is_empty() || raw.len() > INSTANCES_MAX {
+            let wrong = format!("{}: instances: expected 1 to {INSTANCES_MAX}", self.doing);
+            return Err(Error::config(wrong));
+        }
+        let mut names = BTreeSet::new();
+        let mut instances = Vec::new();
+        for spanned in raw {
+            let line = line_of(self.text, spanned.span().start);
+            let place = format!("{} line {line}", self.doing);
+            let settings = spanned.into_inner().check(self.directory);
+            let settings = settings.map_err(|error| error.while_doing(&place))?;
+            if !names.insert(settings.name.clone()) {
+                let wrong = format!("{place}: two instances are called {:?}", settings.name);
+                return Err(Error::config(wrong));
+            }
+            instances.push(settings);
+        }
+        Ok(instances)
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}

@@ -1,0 +1,237 @@
+//! The loop: what the sources hand on enters the log, the dataflow and the tables, epoch by epoch.
+//!
+//! The only module that knows source, dataflow, sink and state. **Invariant:** log(e) durable → rows(e) committed
+//! in Postgres → acknowledged(e) → snapshot and pruning ≤ e. [`Logged`] and [`Durable`](crate::model::Durable)
+//! are the proofs that one step hands to the next, so the steps cannot be written in another order.
+
+mod gather;
+mod publish;
+mod standing;
+mod start;
+mod status;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as Stopwatch};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::dataflow::{Dataflow, Input};
+use crate::error::Result;
+use crate::indicator::Plan;
+use crate::model::{Changes, Epoch, EpochInput, Instant, Interner, Logged, Reason};
+use crate::report::{self, Event, Metrics};
+use crate::sink::{EpochMeta, RowCounts, Sink};
+use crate::source;
+use crate::state::{SnapshotContent, State};
+
+use gather::Gathered;
+use standing::{Standing, Visible};
+use status::Board;
+
+pub use start::{compile, wipe_free_key};
+
+/// Batches that wait between the sources and the loop; a full channel slows the sources.
+const EVENTS_WAITING_MAX: usize = 8;
+
+/// What the caller decides.
+pub struct Options<'a> {
+    /// End when every instance was read up to now.
+    pub once: bool,
+    /// Becomes true when the program should end.
+    pub stop: watch::Receiver<bool>,
+    /// What is counted on the way.
+    pub metrics: Arc<Metrics>,
+    /// Told of every step, for people who watch.
+    pub observe: Box<dyn FnMut(&Progress) + 'a>,
+}
+
+/// A step of the pipeline, for people who watch.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the facts of a variant are named as they are written")]
+pub enum Progress {
+    /// Records of an instance that is not published yet were read.
+    Loading { instance: String, records: u64 },
+    /// The tables are being brought up to the state.
+    Computing { records: u64 },
+    /// An epoch is committed.
+    Committed { epoch: Epoch, reason: Reason, cases: u64, cells: u64, rows: RowCounts, took: Duration, newest: Option<Instant> },
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that was read is committed.
+    Finished(Epoch),
+    /// Epochs after this one are in the log and not in Postgres; the next start writes them.
+    Abandoned(Epoch),
+}
+
+/// A running pipeline.
+pub struct Pipeline<'a> {
+    config: Config,
+    options: Options<'a>,
+    state: State,
+    sink: Sink,
+    dataflow: Dataflow,
+    plan: Arc<Plan>,
+    interner: Interner,
+    standing: Standing,
+    board: Board,
+    /// The last epoch that was given a number.
+    epoch: Epoch,
+    /// The last epoch that is in Postgres.
+    committed: Epoch,
+    /// Why the tables must be compared with the state before anything else is written to them.
+    owed: Option<String>,
+    events: mpsc::Receiver<source::Event>,
+    /// Sources that have not ended.
+    sources_running: usize,
+    stop_sources: watch::Sender<bool>,
+}
+
+impl Pipeline<'_> {
+    /// Runs until every source has ended or a stop is asked for.
+    ///
+    /// # Errors
+    /// Whatever cannot be mended by trying again; everything that was read is in the log then.
+    pub async fn run(mut self) -> Result<Ended> {
+        let ended = self.turn_until_done().await;
+        self.stop_sources.send_replace(true);
+        let ended = ended?;
+        if let Ended::Finished(epoch) = ended {
+            self.publish_status(true).await.ok();
+            report::emit(&Event::Stopped { epoch });
+        }
+        Ok(ended)
+    }
+
+    async fn turn_until_done(&mut self) -> Result<Ended> {
+        loop {
+            match self.gather().await? {
+                Gathered::Input(input) => {
+                    if !self.turn(*input).await? {
+                        return Ok(Ended::Abandoned(self.committed));
+                    }
+                }
+                Gathered::Idle => self.keep_house().await?,
+                Gathered::Done => return Ok(Ended::Finished(self.committed)),
+            }
+        }
+    }
+
+    /// One epoch, from its input to its commit. False when a stop came before it could be committed.
+    async fn turn(&mut self, input: EpochInput) -> Result<bool> {
+        let watch = Stopwatch::now();
+        let pending = self.state.append(&input, &self.interner)?; // from here on, a crash loses nothing
+        self.epoch = input.epoch;
+        let meta = Meta::of(&input);
+        let visible = self.standing.absorb(input);
+        if visible.places_changed {
+            let logged = pending.wait()?;
+            self.standing.hand_over(&mut self.dataflow, visible)?;
+            return self.rebuild(&logged, meta, "the places of an instance changed").await;
+        }
+        if visible.is_empty() {
+            let _logged = pending.wait()?;
+            return Ok(true);
+        }
+        let changes = self.dataflow.advance(visible.into_input())?; // pure
+        let logged = pending.wait()?;
+        if self.owed.is_some() {
+            return self.settle_debt(&logged, meta).await;
+        }
+        self.publish(&logged, meta, &changes, watch).await
+    }
+
+    /// Compares the tables with the state, once everything that they hold can be known.
+    async fn settle_debt(&mut self, logged: &Logged, meta: Meta) -> Result<bool> {
+        if !self.standing.all_released() {
+            return Ok(true);
+        }
+        let why = self.owed.take().unwrap_or_default();
+        self.rebuild(logged, meta, &why).await
+    }
+
+    /// Computes everything anew from the records and writes what differs from the tables.
+    async fn rebuild(&mut self, logged: &Logged, meta: Meta, why: &str) -> Result<bool> {
+        let watch = Stopwatch::now();
+        let records = self.dataflow.records()?;
+        (self.options.observe)(&Progress::Computing { records: records.len() as u64 });
+        self.plan = compile(&self.config, &self.standing.tree(), &self.interner)?;
+        self.dataflow = Dataflow::start(Arc::clone(&self.plan), self.config.workers)?;
+        let complete = self.dataflow.advance(Input {
+            changes: standing::as_changes(records),
+            today: self.standing.today(),
+        })?;
+        self.reopen_sink().await?;
+        if self.owed.is_some() {
+            return Ok(true);
+        }
+        self.reconcile(logged, meta, &complete, why, watch).await
+    }
+
+    /// What is due now and then: a snapshot, the status rows.
+    async fn keep_house(&mut self) -> Result<()> {
+        self.options.metrics.turned();
+        if let Some(outcome) = self.state.snapshot_finished() {
+            let written = outcome?;
+            let records = self.standing.record_count();
+            report::emit(&Event::SnapshotWritten {
+                epoch: written.epoch,
+                records,
+                bytes: written.bytes,
+                took: Duration::ZERO,
+            });
+        }
+        if self.owed.is_none() && self.committed == self.epoch && self.state.wants_snapshot() {
+            self.begin_snapshot()?;
+        }
+        self.publish_status(false).await
+    }
+
+    fn begin_snapshot(&mut self) -> Result<()> {
+        let content = SnapshotContent {
+            epoch: self.committed,
+            records: self.dataflow.records()?,
+            deferred: self.standing.deferred().clone(),
+            cursors: self.standing.cursors().clone(),
+            today: self.standing.today(),
+            locations: self.standing.locations().clone(),
+            dictionary: self.interner.clone(),
+        };
+        self.state.snapshot(content)
+    }
+}
+
+/// What an epoch says about itself before it is computed.
+#[derive(Clone, Copy, Debug)]
+struct Meta {
+    at: Instant,
+    /// The reason, where the input alone tells it.
+    reason: Option<Reason>,
+    has_tick: bool,
+}
+
+impl Meta {
+    fn of(input: &EpochInput) -> Self {
+        let has_records = input.arrivals.iter().any(|arrival| !arrival.deferred);
+        let reason = match (input.released.is_empty(), has_records, input.today) {
+            (false, false, _) => Some(Reason::FirstLoad),
+            (true, false, Some(_)) => Some(Reason::Clock),
+            (false, true, _) => Some(Reason::Several),
+            _ => None,
+        };
+        Self { at: input.at, reason, has_tick: input.today.is_some() }
+    }
+
+    /// The reason once the changes are known.
+    fn reason(&self, changes: &Changes) -> Reason {
+        let reason = self.reason.or_else(|| changes.tally.reason().filter(|_| !self.has_tick));
+        reason.unwrap_or(Reason::Several)
+    }
+
+    fn epoch_meta(&self, reason: Reason) -> EpochMeta {
+        EpochMeta { at: self.at, reason }
+    }
+}

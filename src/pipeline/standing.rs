@@ -1,0 +1,150 @@
+//! What the pipeline knows besides the visible records: cursors, records that wait, places, the day.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::dataflow::{Dataflow, Input};
+use crate::error::Result;
+use crate::model::{
+    Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange, RecordKey,
+};
+use crate::state::Restored;
+
+/// Everything but the visible records, as of the last epoch.
+pub(super) struct Standing {
+    /// The configured instances.
+    instances: Vec<Code>,
+    cursors: BTreeMap<Code, Cursor>,
+    /// Instances that are published.
+    released: BTreeSet<Code>,
+    /// Records of instances that are not.
+    deferred: BTreeMap<Code, Vec<RecordChange>>,
+    today: Option<Day>,
+    locations: BTreeMap<Code, Vec<Location>>,
+    record_count: u64,
+}
+
+/// What an epoch lets the dataflow see.
+#[derive(Default)]
+pub(super) struct Visible {
+    pub(super) changes: Vec<RecordChange>,
+    pub(super) today: Option<Day>,
+    pub(super) places_changed: bool,
+}
+
+impl Visible {
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.today.is_none() && !self.places_changed
+    }
+
+    pub(super) fn into_input(self) -> Input {
+        Input { changes: self.changes, today: self.today }
+    }
+}
+
+impl Standing {
+    /// As of `restored.base`; the records themselves are not kept.
+    pub(super) fn of(restored: &Restored, instances: Vec<Code>) -> Self {
+        let done = restored.cursors.iter().filter(|(_, cursor)| cursor.first_load_done);
+        let mut released: BTreeSet<_> = done.map(|(instance, _)| *instance).collect();
+        // Cursors are those of the last epoch: what the tail releases is not released yet.
+        for instance in restored.tail.iter().flat_map(|input| &input.released) {
+            released.remove(instance);
+        }
+        Self {
+            instances,
+            released,
+            cursors: restored.cursors.clone(),
+            deferred: restored.deferred.clone(),
+            today: restored.today,
+            locations: restored.locations.clone(),
+            record_count: restored.records.len() as u64,
+        }
+    }
+
+    /// Takes an epoch in; what it does not let the dataflow see yet is kept.
+    pub(super) fn absorb(&mut self, input: EpochInput) -> Visible {
+        let mut visible = Visible { today: input.today, ..Visible::default() };
+        self.today = input.today.or(self.today);
+        for (instance, places) in input.locations {
+            let before = self.locations.insert(instance, places);
+            visible.places_changed |= before.as_ref() != self.locations.get(&instance);
+        }
+        for arrival in input.arrivals {
+            self.cursors.insert(arrival.instance, arrival.cursor);
+            if arrival.deferred {
+                self.deferred.entry(arrival.instance).or_default().extend(arrival.changes);
+            } else {
+                visible.changes.extend(arrival.changes);
+            }
+        }
+        for instance in input.released {
+            self.released.insert(instance);
+            visible.changes.extend(self.deferred.remove(&instance).unwrap_or_default());
+        }
+        visible
+    }
+
+    /// Lets the dataflow see what an epoch changed, for callers that do not want to know what follows from it.
+    pub(super) fn hand_over(&mut self, dataflow: &mut Dataflow, visible: Visible) -> Result<()> {
+        if !visible.changes.is_empty() || visible.today.is_some() {
+            let changes = dataflow.advance(visible.into_input())?;
+            self.count(&changes.tally);
+        }
+        Ok(())
+    }
+
+    pub(super) fn count(&mut self, tally: &crate::model::Tally) {
+        self.record_count += tally.added;
+    }
+
+    pub(super) fn is_released(&self, instance: Code) -> bool {
+        self.released.contains(&instance)
+    }
+
+    pub(super) fn all_released(&self) -> bool {
+        self.instances.iter().all(|instance| self.released.contains(instance))
+    }
+
+    pub(super) fn deferred_count(&self, instance: Code) -> u64 {
+        self.deferred.get(&instance).map_or(0, |changes| changes.len() as u64)
+    }
+
+    pub(super) fn record_count(&self) -> u64 {
+        self.record_count
+    }
+
+    pub(super) fn today(&self) -> Option<Day> {
+        self.today
+    }
+
+    pub(super) fn cursors(&self) -> &BTreeMap<Code, Cursor> {
+        &self.cursors
+    }
+
+    pub(super) fn deferred(&self) -> &BTreeMap<Code, Vec<RecordChange>> {
+        &self.deferred
+    }
+
+    pub(super) fn locations(&self) -> &BTreeMap<Code, Vec<Location>> {
+        &self.locations
+    }
+
+    /// The places of all instances; where two name one code differently, the later instance holds.
+    pub(super) fn tree(&self) -> LocationTree {
+        tree_of(&self.locations)
+    }
+}
+
+/// The places of all instances as one tree.
+pub(super) fn tree_of(locations: &BTreeMap<Code, Vec<Location>>) -> LocationTree {
+    let mut tree = LocationTree::default();
+    for places in locations.values() {
+        tree.extend(places.iter().cloned());
+    }
+    tree
+}
+
+/// Records as the changes that make them.
+pub(super) fn as_changes(records: Vec<(RecordKey, Case)>) -> Vec<RecordChange> {
+    records.into_iter().map(|(key, case)| RecordChange { key, case: Some(case) }).collect()
+}
