@@ -141,3 +141,49 @@ async fn interrupted() -> Result<()> {
         _ = terminated.recv() => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &[&str]) -> Args {
+        let words = std::iter::once("sim").chain(words.iter().copied());
+        Command::try_parse_from(words).unwrap().args
+    }
+
+    #[test]
+    fn cases_and_places_are_written_to_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (cases, places) = (path("cases.ndjson"), path("locations.json"));
+        let words = ["--cases", "12", "--today", "2026-03-01", "--fields", "sex,age"];
+        run(args(&[&words[..], &["--write", &cases, "--locations", &places]].concat())).unwrap();
+        assert_eq!(std::fs::read_to_string(&cases).unwrap().lines().count(), 12);
+        assert!(!std::fs::read_to_string(&cases).unwrap().contains("name"));
+        assert!(std::fs::read_to_string(&places).unwrap().contains("Phnom Penh"));
+    }
+
+    #[test]
+    fn an_empty_password_file_is_refused_and_no_password_is_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(settings(&args(&["--password-file", path])).is_err());
+        std::fs::write(path, "very-secret\nrest").unwrap();
+        let settings = settings(&args(&["--password-file", path])).unwrap();
+        assert_eq!(settings.password, "very-secret");
+        assert!(!format!("{settings:?}").contains("very-secret"));
+    }
+
+    #[test]
+    fn only_loopback_is_served() {
+        assert!(run(args(&["--listen", "0.0.0.0:0"])).is_err());
+    }
+}

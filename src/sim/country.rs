@@ -79,7 +79,8 @@ pub(super) struct Place {
     en: String,
     /// Empty where nobody has translated the name.
     km: String,
-    disabled: bool,
+    /// Whether the place is out of use.
+    pub(super) disabled: bool,
 }
 
 /// Every place of the country, and the districts by weight of cases.

@@ -34,8 +34,6 @@ pub enum EditKind {
     ServiceImplemented,
     /// Nothing but the stamp changed, as when the nightly age job runs.
     Touched,
-    /// The case was deleted from a shell and is gone without a trace.
-    Deleted,
 }
 
 /// One edit.
@@ -156,7 +154,7 @@ fn apply(kind: EditKind, case: &mut Case, today: i64, dice: &mut Dice, generator
         }
         EditKind::ServiceImplemented => implement_service(case, today),
         EditKind::Changed => change(case, today, dice, generator),
-        EditKind::Created | EditKind::Touched | EditKind::Deleted => {}
+        EditKind::Created | EditKind::Touched => {}
     }
 }
 

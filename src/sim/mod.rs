@@ -53,6 +53,8 @@ pub const PRIMERO_VERSION: &str = "2.14.0";
 
 /// Edits per second at most, so that the task that makes them always yields.
 const EDITS_PER_SECOND_MAX: u32 = 10_000;
+/// Index of the first new case beside the cases of a file, which may be generated ones themselves.
+const INDEX_BESIDE_FILE: u64 = 1 << 40;
 /// How often the task that edits wakes up.
 const EDIT_TICK: Duration = Duration::from_millis(50);
 
@@ -66,7 +68,8 @@ pub struct Settings {
     /// How many cases there are at the start.
     pub case_count: u64,
     /// The newest day the generated cases know of. When it is not the day of the computer's clock,
-    /// the server's clock starts at noon UTC of this day.
+    /// the server's clock starts at noon UTC of this day
+    /// (or just after the newest stamp of the cases served).
     pub today: jiff::civil::Date,
     /// Whether a few values are missing, wrong or odd.
     pub dirt: bool,
@@ -177,7 +180,9 @@ fn build(settings: &Settings) -> Result<Server> {
             }
         }
     }
-    let editor = Editor::new(generator, settings.case_count);
+    store.pass_newest_stamp();
+    let next_index = if settings.from.is_some() { INDEX_BESIDE_FILE } else { settings.case_count };
+    let editor = Editor::new(generator, next_index);
     let login = Login::new(&settings.user, &settings.password);
     Ok(Server::new(store, editor, login, settings.permitted_fields.clone()))
 }
@@ -342,6 +347,12 @@ impl Sim {
     /// How many cases a reader may see now.
     pub fn count(&self) -> usize {
         self.0.server.store().count()
+    }
+
+    /// Moves the server's clock on, so that late commits come and days pass without waiting.
+    pub fn advance(&self, time: Duration) {
+        let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        self.0.server.store().advance(ms);
     }
 
     /// What the server's clock shows, in milliseconds since 1970.

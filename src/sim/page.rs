@@ -160,7 +160,9 @@ pub(super) enum Selection {
 impl Selection {
     /// Reads `fields`. Array syntax selects nothing, an empty text everything.
     pub(super) fn read(params: &Params) -> Self {
-        match params.get("fields") {
+        let short = || Raw::Text("short".to_owned());
+        let forced = params.text("id_search") == Some("true");
+        match params.get("fields").cloned().filter(|_| !forced).or_else(|| forced.then(short)) {
             None => Self::Everything,
             Some(Raw::Text(text)) if text.is_empty() => Self::Everything,
             Some(Raw::Text(text)) if text == "short" => {
@@ -171,7 +173,8 @@ impl Selection {
         }
     }
 
-    /// The JSON text of a row: `id`, `enabled`, `last_updated_at`, and what is selected and permitted.
+    /// The JSON text of a row: `id`, `enabled`, `last_updated_at`, and what is both selected and
+    /// permitted.
     pub(super) fn render(&self, row: &Row, permitted: Option<&dyn Fn(&str) -> bool>) -> String {
         if let (Self::Everything, None) = (self, permitted) {
             return row.json.to_string();

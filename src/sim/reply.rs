@@ -1,14 +1,17 @@
 //! Replies with the headers, error bodies and half-sent bodies of the real server.
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY,
-    WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -33,13 +36,13 @@ const CUT_PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     headers: Vec<(HeaderName, String)>,
-    pub(super) body: String,
+    body: Vec<u8>,
 }
 
 impl Reply {
     fn new(status: StatusCode, content_type: &str, body: String) -> Self {
         let headers = vec![(CONTENT_TYPE, content_type.to_owned())];
-        Self { status, headers, body }
+        Self { status, headers, body: body.into_bytes() }
     }
 
     /// 200 with JSON.
@@ -49,7 +52,7 @@ impl Reply {
 
     /// 204.
     pub(super) fn no_content() -> Self {
-        Self { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: String::new() }
+        Self { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: Vec::new() }
     }
 
     /// An error of a controller.
@@ -96,8 +99,9 @@ impl Reply {
                 reply.retry_after(retry_after_s)
             }
             None => {
-                let body = "<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n</html>\r\n";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "text/html", body.to_owned())
+                let title = "503 Service Temporarily Unavailable";
+                let body = format!("<html>\r\n<head><title>{title}</title></head>\r\n</html>\r\n");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "text/html", body)
             }
         }
     }
@@ -126,7 +130,7 @@ impl Reply {
             self.set(CACHE_CONTROL, "no-cache");
             return self;
         }
-        let hash = Sha256::digest(self.body.as_bytes());
+        let hash = Sha256::digest(&self.body);
         let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let tag = format!("W/\"{hex}\"");
         self.set(CACHE_CONTROL, "max-age=0, private, must-revalidate");
@@ -137,6 +141,20 @@ impl Reply {
             self.status = StatusCode::NOT_MODIFIED;
             self.headers.retain(|(name, _)| name != CONTENT_TYPE);
             self.body.clear();
+        }
+        self
+    }
+
+    /// Compresses the body when the caller takes gzip, as the real server does.
+    pub(super) fn compress(mut self, request: &HeaderMap) -> Self {
+        let accepted = request.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+        if self.body.is_empty() || !accepted.is_some_and(|accepted| accepted.contains("gzip")) {
+            return self;
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        if let Ok(body) = encoder.write_all(&self.body).and_then(|()| encoder.finish()) {
+            self.body = body;
+            self.set(CONTENT_ENCODING, "gzip");
         }
         self
     }

@@ -1,4 +1,4 @@
-//! The forms of the simulated instance: which fields a case has, and which of them point at a person.
+//! The forms of the simulated instance, and what the server knows about their fields.
 
 /// How Primero calls a kind of field.
 pub(super) type Kind = &'static str;

@@ -17,7 +17,7 @@ use super::faults::{Fault, Faults};
 use super::filter::{Filter, Refusal};
 use super::login::{self, Login, Sessions};
 use super::page::{self, Order, Page, Selection};
-use super::params::Params;
+use super::params::{Given, Params, convert};
 use super::reply::Reply;
 use super::schema;
 use super::store::{Row, Store};
@@ -40,7 +40,7 @@ pub struct Requests {
     pub lists: u64,
     /// Single cases.
     pub shows: u64,
-    /// Signed-in requests that did not resend a session cookie: each is a row in the server's database.
+    /// Requests that did not resend a session cookie: each is a row in the server's database.
     pub without_cookie: u64,
     /// 401 replies.
     pub refused: u64,
@@ -188,7 +188,7 @@ impl Server {
         }
         let request_id = self.store().dice.uuid();
         reply.set(HeaderName::from_static("x-request-id"), &request_id);
-        reply
+        reply.compress(request.headers())
     }
 
     fn route(&self, request: &Request<Body>) -> Reply {
@@ -361,7 +361,12 @@ impl Server {
         }
         let hierarchy = params.text("hierarchy") == Some("true");
         let places = self.country.places();
+        let enabled_only = params.get("disabled").is_some_and(|raw| match convert(raw) {
+            Given::List(values) => values == [Given::Bool(false)],
+            value => value == Given::Bool(false),
+        });
         let mut order: Vec<usize> = (0..places.len()).collect();
+        order.retain(|at| !(enabled_only && places[*at].disabled));
         match params.text("order_by") {
             Some("code" | "hierarchy") => order.sort_by_key(|at| &places[*at].code),
             // Without an order the database gives rows as they lie.

@@ -74,6 +74,11 @@ impl Clock {
         Self { base_ms, started: Instant::now(), last_ms: base_ms }
     }
 
+    /// Moves the clock on, never back.
+    fn advance(&mut self, ms: i64) {
+        self.base_ms = self.base_ms.saturating_add(ms.max(0));
+    }
+
     /// Milliseconds since 1970, never less than before.
     pub(super) fn now_ms(&mut self) -> i64 {
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -197,6 +202,18 @@ impl Store {
         self.visible().len()
     }
 
+    /// Moves the server's clock on.
+    pub(super) fn advance(&mut self, ms: i64) {
+        self.clock.advance(ms);
+    }
+
+    /// Makes the clock show an instant after every stamp there is, unless it does already.
+    pub(super) fn pass_newest_stamp(&mut self) {
+        let newest = self.rows.iter().map(|row| row.updated_ms).max().unwrap_or(0);
+        let behind = newest + 1 - self.clock.now_ms();
+        self.clock.advance(behind);
+    }
+
     /// What the server's clock shows, in milliseconds.
     pub(super) fn now_ms(&mut self) -> i64 {
         self.clock.now_ms()
@@ -311,7 +328,7 @@ mod tests {
         assert_eq!(store.find("a").unwrap().document()["age"], 1);
         assert_eq!(store.newest("a").unwrap().document()["age"], 3);
         assert_eq!(store.newest_all().len(), 1);
-        store.clock.base_ms += 3_600_001;
+        store.advance(3_600_001);
         assert_eq!(store.find("a").unwrap().document()["age"], 3);
     }
 }

@@ -8,8 +8,8 @@ use super::{Dice, Generator};
 
 /// How far back the first registrations lie, in days.
 const HISTORY_DAYS: i64 = 1_095;
-/// Working hours begin at this instant of the day (UTC), and no generated instant of today is later.
-const MORNING_MS: i64 = 8 * 3_600_000;
+/// No generated instant of today is later than this after midnight UTC: the working day begins.
+const MORNING_MS: i64 = 1_800_000;
 
 /// A case being made.
 pub(super) struct Draft<'g> {
@@ -380,7 +380,8 @@ impl Draft<'_> {
         self.put("last_updated_at", calendar::instant_text(updated));
     }
 
-    /// An instant at which something happened on a day, in milliseconds; of today, one before the working day began.
+    /// An instant at which something happened on a day, in milliseconds; of today, one before the
+    /// working day began.
     pub(super) fn instant(&mut self, day: i64) -> i64 {
         let length = if day >= self.today { MORNING_MS } else { DAY_MS };
         let instant = day * DAY_MS + self.dice.between(0, length - 2);
