@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 // In reading order.
 pub mod sim;
+pub mod state;
 pub mod indicator;
 pub mod error;
 pub mod model;
