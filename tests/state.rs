@@ -1,0 +1,841 @@
+//! The state against a plain model: whatever was logged, snapshotted, cut or damaged, what comes
+//! back is what went in, or a clear error.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tonle::error::Kind;
+use tonle::model::{
+    Arrival, Case, CaseBuilder, Code, Cursor, Day, Domain, Durable, Epoch, EpochInput, FieldType,
+    Instant, Interner, Location, RecordChange, RecordKey, RowField, Schema, Subform,
+};
+use tonle::state::{Agreement, Restored, Settings, SnapshotContent, State};
+
+fn schema() -> Schema {
+    let row = |name: &str, field_type| RowField { name: name.into(), field_type };
+    Schema::new(
+        [
+            ("sex".into(), FieldType::Option),
+            ("concerns".into(), FieldType::Options),
+            ("age".into(), FieldType::Integer),
+            ("registered".into(), FieldType::Date),
+            ("consent".into(), FieldType::Boolean),
+            ("closed".into(), FieldType::Datetime),
+            ("born".into(), FieldType::BirthMonth),
+            ("location".into(), FieldType::Location),
+            ("agency".into(), FieldType::Agency),
+        ],
+        vec![Subform {
+            name: "services".into(),
+            fields: vec![row("type", FieldType::Option), row("done", FieldType::Date)],
+        }],
+    )
+}
+
+fn key(key: u8) -> RecordKey {
+    // Shards apart, and not in the order of their numbers.
+    RecordKey(u128::from(key.wrapping_mul(101)) << 120 | u128::from(key))
+}
+
+/// A case whose every word follows from `content`.
+fn case(instance: Code, content: u16) -> Case {
+    let schema = schema();
+    let word = u32::from(content);
+    let mut builder = CaseBuilder::new(&schema, instance);
+    builder.put(schema.field("sex").unwrap().slot, word % 3);
+    builder.put(schema.field("age").unwrap().slot, CaseBuilder::integer(i64::from(word) - 9));
+    for (name, word) in [("consent", word % 2 + 1), ("location", word * 77), ("agency", 3)] {
+        builder.put(schema.field(name).unwrap().slot, word);
+    }
+    for code in 1..word % 4 {
+        builder.put(schema.field("concerns").unwrap().slot, code);
+    }
+    for row in 0..word % 3 {
+        let key = RecordKey(u128::from(word) << 64 | u128::from(row));
+        builder.row(&schema.subforms()[0], 0, key, &[row, 40_000 + word % 1000]);
+    }
+    builder.finish(&schema)
+}
+
+fn place(code: u32, name: &str) -> Location {
+    let names = BTreeMap::from([("km".to_owned(), name.to_owned())]);
+    Location { code: Code(code), parent: None, level: 1, kind: "province".into(), names }
+}
+
+/// What the state is to give back as of an epoch.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Contents {
+    records: BTreeMap<RecordKey, Case>,
+    deferred: BTreeMap<Code, Vec<RecordChange>>,
+    cursors: BTreeMap<Code, Cursor>,
+    today: Option<Day>,
+    locations: BTreeMap<Code, Vec<Location>>,
+}
+
+impl Contents {
+    fn apply(&mut self, input: &EpochInput) {
+        for arrival in &input.arrivals {
+            self.cursors.insert(arrival.instance, arrival.cursor.clone());
+            if arrival.deferred && !arrival.changes.is_empty() {
+                let waiting = self.deferred.entry(arrival.instance).or_default();
+                waiting.extend(arrival.changes.clone());
+            }
+        }
+        for instance in &input.released {
+            for change in self.deferred.remove(instance).unwrap_or_default() {
+                self.change(&change);
+            }
+        }
+        for arrival in input.arrivals.iter().filter(|arrival| !arrival.deferred) {
+            arrival.changes.iter().for_each(|change| self.change(change));
+        }
+        self.today = input.today.or(self.today);
+        self.locations.extend(input.locations.iter().cloned());
+    }
+
+    fn change(&mut self, change: &RecordChange) {
+        match &change.case {
+            Some(case) => self.records.insert(change.key, case.clone()),
+            None => self.records.remove(&change.key),
+        };
+    }
+}
+
+/// One epoch of a history, and what happens around it.
+#[derive(Clone, Debug)]
+struct Step {
+    instance: u8,
+    changes: Vec<(u8, Option<u16>)>,
+    deferred: bool,
+    release: bool,
+    today: Option<u32>,
+    places: bool,
+    term: bool,
+    gap: bool,
+    snapshot: bool,
+    restart: bool,
+}
+
+/// A state that is written to, and the truth about it.
+struct World {
+    directory: TempDir,
+    state: Option<State>,
+    dictionary: Interner,
+    inputs: Vec<EpochInput>,
+    truth: BTreeMap<Epoch, Contents>,
+    snapshots: Vec<Epoch>,
+}
+
+fn settings(directory: &Path) -> Settings {
+    Settings::new(directory).unwrap().with_sizes(700, 0)
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = State::open(&settings(directory.path())).unwrap();
+        assert_eq!(state.restore(None, &schema()).unwrap().agreement, Agreement::Fresh);
+        Self {
+            directory,
+            state: Some(state),
+            dictionary: Interner::default(),
+            inputs: Vec::new(),
+            truth: BTreeMap::from([(Epoch(0), Contents::default())]),
+            snapshots: Vec::new(),
+        }
+    }
+
+    fn last(&self) -> Epoch {
+        *self.truth.last_key_value().unwrap().0
+    }
+
+    fn contents(&self) -> &Contents {
+        self.truth.last_key_value().unwrap().1
+    }
+
+    fn step(&mut self, step: &Step) {
+        let epoch = Epoch(self.last().0 + 1 + u64::from(step.gap));
+        let instance = self.dictionary.intern(Domain::Instance, &format!("i{}", step.instance));
+        let instance = instance.unwrap();
+        if step.term {
+            self.dictionary.intern(Domain::Option, &format!("option_{epoch}")).unwrap();
+            self.dictionary.intern(Domain::Location, &format!("KH{epoch}")).unwrap();
+        }
+        let change = |(k, content): &(u8, Option<u16>)| RecordChange {
+            key: key(*k),
+            case: content.map(|content| case(instance, content)),
+        };
+        let cursor = Cursor {
+            watermark: (!step.gap).then_some(Instant(1_700_000_000_000 + epoch.0 as i64)),
+            files_done: epoch.0 as u32,
+            file_offset: epoch.0 << 33,
+            first_load_done: step.release,
+        };
+        let arrival = Arrival {
+            instance,
+            cursor,
+            deferred: step.deferred,
+            changes: step.changes.iter().map(change).collect(),
+        };
+        let input = EpochInput {
+            epoch,
+            at: Instant(epoch.0 as i64 * 1000),
+            arrivals: vec![arrival],
+            released: step.release.then_some(instance).into_iter().collect(),
+            today: step.today.map(Day),
+            locations: if step.places {
+                vec![(instance, vec![place(1, "ក"), place(2, &format!("p{epoch}"))])]
+            } else {
+                Vec::new()
+            },
+        };
+        self.append(input);
+        if step.snapshot {
+            self.snapshot();
+        }
+        if step.restart {
+            self.restart(Some(self.last()));
+        }
+    }
+
+    fn append(&mut self, input: EpochInput) {
+        let state = self.state.as_mut().unwrap();
+        let logged = state.append(&input, &self.dictionary).unwrap().wait().unwrap();
+        assert_eq!(logged.epoch(), input.epoch);
+        state.commit(Durable::after_commit(input.epoch)).unwrap();
+        let mut contents = self.contents().clone();
+        contents.apply(&input);
+        self.truth.insert(input.epoch, contents);
+        self.inputs.push(input);
+    }
+
+    fn snapshot(&mut self) {
+        let contents = self.contents().clone();
+        let state = self.state.as_mut().unwrap();
+        state
+            .snapshot(SnapshotContent {
+                epoch: *self.truth.last_key_value().unwrap().0,
+                records: contents.records.into_iter().rev().collect(),
+                deferred: contents.deferred,
+                cursors: contents.cursors,
+                today: contents.today,
+                locations: contents.locations,
+                dictionary: self.dictionary.clone(),
+            })
+            .unwrap();
+        let finished = (0..2_000_000).find_map(|_| {
+            std::thread::yield_now();
+            state.snapshot_finished()
+        });
+        let written = finished.expect("a snapshot ends").unwrap();
+        assert_eq!(fs::metadata(self.newest("snap")).unwrap().len(), written.bytes);
+        self.snapshots.push(written.epoch);
+        self.snapshots.dedup();
+    }
+
+    /// Drops everything and goes on from the files.
+    fn restart(&mut self, published: Option<Epoch>) {
+        self.state = None;
+        let mut state = State::open(&settings(self.directory.path())).unwrap();
+        let restored = state.restore(published, &schema()).unwrap();
+        self.check(&restored, published);
+        self.dictionary = Interner::new(restored.dictionary);
+        self.state = Some(state);
+    }
+
+    /// Forgets what came after `epoch`, because it was lost.
+    fn forget_after(&mut self, epoch: Epoch) {
+        self.truth.retain(|other, _| *other <= epoch);
+        self.inputs.retain(|input| input.epoch <= epoch);
+    }
+
+    fn newest(&self, extension: &str) -> PathBuf {
+        files(self.directory.path(), extension).pop().unwrap()
+    }
+
+    /// Whatever a state says it restored is true; gives what it said.
+    fn check(&self, restored: &Restored, published: Option<Epoch>) {
+        assert!(self.truth.contains_key(&restored.last), "epoch {} never was", restored.last);
+        let base = match &restored.agreement {
+            Agreement::Agrees => published.unwrap(),
+            Agreement::Fresh => Epoch(0),
+            Agreement::Reconcile { .. } => restored.last,
+        };
+        assert_eq!(restored.base, base);
+        let truth = &self.truth[&base];
+        assert!(restored.records.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(restored.records.is_sorted_by_key(|(key, _)| key.shard()));
+        let contents = Contents {
+            records: restored.records.iter().cloned().collect(),
+            deferred: restored.deferred.clone(),
+            cursors: self.truth[&restored.last].cursors.clone(),
+            today: restored.today,
+            locations: restored.locations.clone(),
+        };
+        assert_eq!(&contents, &Contents { cursors: contents.cursors.clone(), ..truth.clone() });
+        assert_eq!(restored.cursors, self.truth[&restored.last].cursors);
+        let tail = |input: &&EpochInput| input.epoch > base && input.epoch <= restored.last;
+        let tail: Vec<EpochInput> = self.inputs.iter().filter(tail).cloned().collect();
+        assert_eq!(restored.tail, tail);
+        assert!(!restored.schema_changed && restored.new_fields.is_empty());
+        // Codes mean what they meant.
+        let entries = self.dictionary.read(|dictionary| dictionary.entries_from(0));
+        let read = restored.dictionary.entries_from(0);
+        assert_eq!(read, entries[..read.len()]);
+        for instance in restored.cursors.keys() {
+            assert!(restored.dictionary.term(Domain::Instance, *instance).is_some());
+        }
+    }
+}
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+    files.sort();
+    files
+}
+
+fn copy(from: &Path) -> TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.path().join(path.file_name().unwrap())).unwrap();
+    }
+    to
+}
+
+fn step(seed: u16) -> Step {
+    Step {
+        instance: (seed % 2) as u8,
+        changes: (0..seed % 5).map(|i| ((seed + i) as u8 % 9, (i != 3).then_some(seed))).collect(),
+        deferred: seed % 4 == 1,
+        release: seed % 8 == 5,
+        today: (seed % 3 == 0).then_some(45_000 + u32::from(seed)),
+        places: seed % 7 == 0,
+        term: seed % 2 == 0,
+        gap: seed % 5 == 4,
+        snapshot: false,
+        restart: false,
+    }
+}
+
+/// Twelve epochs; with two snapshots when asked for.
+fn small_world(snapshots: bool) -> World {
+    let mut world = World::new();
+    for seed in 0..12 {
+        world.step(&Step { snapshot: snapshots && matches!(seed, 4 | 8), ..step(seed) });
+    }
+    world
+}
+
+fn view(directory: &Path, published: Option<Epoch>) -> tonle::error::Result<Restored> {
+    State::read_only(&settings(directory)).unwrap().restore(published, &schema())
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let changes = prop::collection::vec((0u8..12, prop::option::weighted(0.8, 0u16..500)), 0..6);
+    let flags = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), any::<bool>());
+    let around = (prop::bool::weighted(0.1), prop::bool::weighted(0.15), prop::bool::weighted(0.1));
+    let today = prop::option::weighted(0.3, 40_000u32..50_000);
+    let step = (0u8..3, changes, today, flags, around).prop_map(
+        |(instance, changes, today, (deferred, release, places, term), around)| Step {
+            instance,
+            changes,
+            deferred,
+            release,
+            today,
+            places,
+            term,
+            gap: around.0,
+            snapshot: around.1,
+            restart: around.2,
+        },
+    );
+    prop::collection::vec(step, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Any history, asked for at any epoch, is what a plain map says.
+    #[test]
+    fn any_history_comes_back_as_of_any_epoch(steps in steps()) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        let last = world.last();
+        let kept = world.snapshots.len().saturating_sub(2);
+        let oldest = if world.snapshots.len() < 2 { Epoch(0) } else { world.snapshots[kept] };
+        for published in 0..=last.0 + 1 {
+            let published = Epoch(published);
+            let restored = view(world.directory.path(), Some(published)).unwrap();
+            world.check(&restored, Some(published));
+            let known = world.truth.contains_key(&published) && published >= oldest;
+            if known {
+                prop_assert_eq!(restored.agreement, Agreement::Agrees);
+            } else if published < oldest && world.truth.contains_key(&published) {
+                prop_assert!(restored.agreement != Agreement::Fresh);
+            } else {
+                let reconciled = matches!(restored.agreement, Agreement::Reconcile { .. });
+                prop_assert!(reconciled);
+            }
+        }
+        let restored = view(world.directory.path(), None).unwrap();
+        world.check(&restored, None);
+        let reconciled = matches!(restored.agreement, Agreement::Reconcile { .. });
+        prop_assert!(reconciled);
+        world.restart(Some(last));
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_wherever_it_is_torn() {
+    let world = small_world(false);
+    let last_segment = world.newest("seg");
+    let whole = fs::read(&last_segment).unwrap();
+    let head = 12 + 8 + u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
+    for length in head..whole.len() {
+        let copied = copy(world.directory.path());
+        let segment = copied.path().join(last_segment.file_name().unwrap());
+        let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+        file.set_len(length as u64).unwrap();
+        // Sometimes the length of the file came to the disk, and its content did not.
+        if length % 3 == 0 {
+            file.set_len(whole.len() as u64).unwrap();
+        }
+        drop(file);
+        let first = view(copied.path(), Some(Epoch(3))).unwrap();
+        world.check(&first, Some(Epoch(3)));
+        assert_eq!(first.agreement, Agreement::Agrees);
+
+        let mut mended = World {
+            directory: copied,
+            state: None,
+            dictionary: world.dictionary.clone(),
+            inputs: world.inputs.clone(),
+            truth: world.truth.clone(),
+            snapshots: Vec::new(),
+        };
+        mended.restart(Some(Epoch(3)));
+        mended.forget_after(first.last);
+        mended.step(&step(77));
+        mended.restart(Some(Epoch(3)));
+        assert!(view(mended.directory.path(), Some(Epoch(3))).unwrap().warnings.is_empty());
+    }
+}
+
+#[test]
+fn no_flipped_bit_of_the_log_changes_what_comes_back() {
+    let world = small_world(false);
+    let mut errors = 0;
+    for path in files(world.directory.path(), "seg") {
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= if at % 9 == 8 { 0xff } else { 1 << (at % 9) };
+            fs::write(&path, &flipped).unwrap();
+            let published = Some(Epoch(5));
+            match view(world.directory.path(), published) {
+                // Only the end of the last segment may be taken for torn, and then it is told.
+                Ok(restored) => {
+                    world.check(&restored, published);
+                    assert_eq!(path, world.newest("seg"));
+                    assert!(restored.last < world.last() && !restored.warnings.is_empty());
+                }
+                Err(error) => {
+                    errors += 1;
+                    assert_eq!(error.kind(), Kind::DataDiffers, "{error}");
+                    let text = error.to_string();
+                    let named = text.contains(path.file_name().unwrap().to_str().unwrap());
+                    assert!(named && text.contains("delete it"), "{text}");
+                }
+            }
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    assert!(errors > 1000, "{errors}");
+    world.check(&view(world.directory.path(), None).unwrap(), None);
+}
+
+#[test]
+fn no_flipped_bit_of_a_snapshot_changes_what_comes_back() {
+    let world = small_world(true);
+    let path = world.newest("snap");
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= if at % 9 == 8 { 0xff } else { 1 << (at % 9) };
+        fs::write(&path, &flipped).unwrap();
+        let published = Some(world.last());
+        let restored = view(world.directory.path(), published).unwrap();
+        world.check(&restored, published);
+        assert_eq!(restored.agreement, Agreement::Agrees, "from the older one and the log");
+        assert_eq!(restored.warnings.len(), 1);
+    }
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        world.check(&view(world.directory.path(), None).unwrap(), None);
+    }
+    let older = files(world.directory.path(), "snap").remove(0);
+    fs::write(older, b"nothing").unwrap();
+    let error = view(world.directory.path(), Some(world.last())).unwrap_err();
+    assert_eq!(error.kind(), Kind::DataDiffers);
+}
+
+#[test]
+fn a_missing_part_of_the_log_is_told() {
+    let world = small_world(false);
+    let segments = files(world.directory.path(), "seg");
+    assert!(segments.len() >= 3, "{}", segments.len());
+    for lost in &segments[..segments.len() - 1] {
+        let copied = copy(world.directory.path());
+        fs::remove_file(copied.path().join(lost.file_name().unwrap())).unwrap();
+        let error = view(copied.path(), Some(world.last())).unwrap_err();
+        assert_eq!(error.kind(), Kind::DataDiffers, "{error}");
+    }
+    // Without the last one, the log merely ends earlier.
+    fs::remove_file(segments.last().unwrap()).unwrap();
+    let restored = view(world.directory.path(), Some(world.last())).unwrap();
+    world.check(&restored, Some(world.last()));
+    assert!(matches!(restored.agreement, Agreement::Reconcile { .. }));
+}
+
+#[test]
+fn a_lost_log_behind_a_newer_snapshot_is_never_mixed_with_it() {
+    let mut world = small_world(true);
+    let [older, newer] = world.snapshots[..] else { panic!("two snapshots") };
+    files(world.directory.path(), "seg").iter().for_each(|path| fs::remove_file(path).unwrap());
+    let published = Epoch(older.0 + 1);
+    let restored = view(world.directory.path(), Some(published)).unwrap();
+    world.check(&restored, Some(published));
+    assert_eq!(restored.base, newer);
+
+    // A damaged one cannot come back to life among the epochs that follow.
+    let path = world.newest("snap");
+    fs::write(&path, b"damaged").unwrap();
+    world.restart(Some(published));
+    assert!(!path.exists());
+    world.forget_after(older);
+    world.step(&Step { gap: true, ..step(3) });
+    world.restart(Some(world.last()));
+}
+
+#[test]
+fn a_second_program_is_kept_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = State::open(&settings(directory.path())).unwrap();
+    let id = first.pipeline_id();
+    let error = State::open(&settings(directory.path())).err().unwrap();
+    assert_eq!(error.kind(), Kind::Temporary);
+    assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
+    drop(first);
+    let second = State::open(&settings(directory.path())).unwrap();
+    assert_eq!(second.pipeline_id(), id);
+    let looking = State::read_only(&settings(directory.path())).unwrap();
+    assert_eq!(looking.pipeline_id().unwrap(), Some(id));
+    assert!(State::read_only(&settings(&directory.path().join("absent"))).is_err());
+}
+
+#[test]
+fn files_of_another_pipeline_are_refused() {
+    let world = small_world(true);
+    let pipeline = world.directory.path().join("pipeline");
+    let id = fs::read_to_string(&pipeline).unwrap();
+    fs::write(&pipeline, format!("{}\n", "0".repeat(32))).unwrap();
+    let error = view(world.directory.path(), Some(world.last())).unwrap_err();
+    assert!(error.to_string().contains("another pipeline"), "{error}");
+    fs::remove_file(&pipeline).unwrap();
+    let copied = copy(world.directory.path());
+    let error = State::open(&settings(copied.path())).err().unwrap();
+    assert!(error.to_string().contains("`pipeline`"), "{error}");
+    fs::write(&pipeline, id).unwrap();
+    view(world.directory.path(), Some(world.last())).unwrap();
+}
+
+#[test]
+fn a_view_sees_a_pipeline_at_work() {
+    let mut world = small_world(true);
+    let view = State::read_only(&settings(world.directory.path())).unwrap();
+    for seed in 20..40 {
+        world.step(&Step { snapshot: seed % 6 == 0, ..step(seed) });
+        let published = Some(world.last());
+        let restored = view.restore(published, &schema()).unwrap();
+        world.check(&restored, published);
+        assert_eq!(restored.agreement, Agreement::Agrees);
+    }
+}
+
+#[test]
+fn deferred_records_wait_for_their_instance() {
+    let mut world = World::new();
+    let arrive = |deferred, release, content| Step {
+        instance: 0,
+        changes: vec![(1, Some(content))],
+        deferred,
+        release,
+        today: None,
+        places: false,
+        ..step(0)
+    };
+    world.step(&arrive(true, false, 7));
+    world.step(&arrive(true, false, 8));
+    world.restart(Some(world.last()));
+    let waiting = view(world.directory.path(), Some(world.last())).unwrap();
+    assert_eq!((waiting.records.len(), waiting.deferred[&Code(1)].len()), (0, 2));
+    world.step(&arrive(true, true, 9));
+    let released = view(world.directory.path(), Some(world.last())).unwrap();
+    assert_eq!(released.records, [(key(1), case(Code(1), 9))]);
+    assert!(released.deferred.is_empty());
+    world.restart(Some(world.last()));
+}
+
+#[test]
+fn pruning_leaves_two_snapshots_and_the_log_behind_the_older_one() {
+    let mut world = World::new();
+    for seed in 0..40 {
+        world.step(&Step { snapshot: seed % 5 == 4, ..step(seed) });
+    }
+    assert_eq!(files(world.directory.path(), "snap").len(), 2);
+    let older = world.snapshots[world.snapshots.len() - 2];
+    let segments = files(world.directory.path(), "seg");
+    let first = segments[0].file_name().unwrap().to_str().unwrap()[4..24].parse::<u64>().unwrap();
+    assert!(first > older.0, "{first} {older}");
+    assert!(segments.len() < 12);
+}
+
+#[test]
+fn a_snapshot_is_wanted_when_the_log_has_grown() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings::new(directory.path()).unwrap().with_sizes(1 << 20, 2000);
+    let mut state = State::open(&settings).unwrap();
+    state.restore(None, &schema()).unwrap();
+    let dictionary = Interner::default();
+    let mut epoch = Epoch(0);
+    while !state.wants_snapshot() {
+        epoch = epoch.next();
+        assert!(epoch.0 < 1000, "never wanted");
+        let today = Some(Day(45_000));
+        let input = EpochInput { epoch, today, ..EpochInput::default() };
+        let logged = state.append(&input, &dictionary).unwrap().wait().unwrap();
+        state.commit(Durable::after_commit(logged.epoch())).unwrap();
+    }
+    assert!(epoch.0 > 10);
+    let too_new = SnapshotContent { epoch: epoch.next(), ..SnapshotContent::default() };
+    assert_eq!(state.snapshot(too_new).unwrap_err().kind(), Kind::Bug);
+    state.snapshot(SnapshotContent { epoch, ..SnapshotContent::default() }).unwrap();
+    assert!(!state.wants_snapshot());
+}
+
+#[test]
+fn nothing_is_written_before_everything_is_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut state = State::open(&settings(directory.path())).unwrap();
+    let input = EpochInput { epoch: Epoch(1), ..EpochInput::default() };
+    let error = state.append(&input, &Interner::default()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Bug);
+    // Nor may an epoch get a number that the tables have seen.
+    state.restore(Some(Epoch(1)), &schema()).unwrap();
+    assert_eq!(state.append(&input, &Interner::default()).unwrap_err().kind(), Kind::Bug);
+}
+
+#[test]
+fn another_schema_lays_the_records_out_anew() {
+    let mut world = small_world(true);
+    world.state = None;
+    let other = Schema::new(
+        [("age".into(), FieldType::Integer), ("status".into(), FieldType::Option)],
+        vec![Subform { name: "services".into(), fields: Vec::new() }],
+    );
+    let mut state = State::open(&settings(world.directory.path())).unwrap();
+    let restored = state.restore(Some(world.last()), &other).unwrap();
+    assert!(restored.schema_changed);
+    assert_eq!(restored.new_fields, ["status"]);
+    let old = schema();
+    let truth = &world.contents().records;
+    assert_eq!(restored.records.len(), truth.len());
+    for (key, case) in &restored.records {
+        let before = &truth[key];
+        let age = |schema: &Schema, case: &Case| match schema.field("age").unwrap().slot {
+            tonle::model::Slot::Word(index) => case.word(index),
+            tonle::model::Slot::Set(_) => panic!("an age is one word"),
+        };
+        assert_eq!(age(&other, case), age(&old, before));
+        assert_eq!(case.rows(&other, 0).count(), before.rows(&old, 0).count());
+    }
+    // From the first epoch on, the new schema is that of the state.
+    let dictionary = Interner::new(restored.dictionary);
+    let epoch = world.last().next();
+    let input = EpochInput { epoch, ..EpochInput::default() };
+    let _logged = state.append(&input, &dictionary).unwrap().wait().unwrap();
+    drop(state);
+    let mut state = State::open(&settings(world.directory.path())).unwrap();
+    let again = state.restore(Some(epoch), &other).unwrap();
+    assert!(!again.schema_changed && again.new_fields.is_empty());
+    assert_eq!(again.records, restored.records);
+}
+
+/// Writes the golden files anew, after a change of the format: `cargo test golden -- --ignored`.
+#[test]
+#[ignore = "writes into tests/data"]
+fn golden_files_are_written() {
+    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state-v1");
+    fs::create_dir_all(&to).unwrap();
+    for path in files(&to, "seg").into_iter().chain(files(&to, "snap")) {
+        fs::remove_file(path).unwrap();
+    }
+    let world = golden_world();
+    for entry in fs::read_dir(world.directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap() != "lock" {
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+fn golden_world() -> World {
+    let mut world = small_world(true);
+    world.step(&Step { deferred: true, changes: vec![(3, Some(70_00)), (4, None)], ..step(30) });
+    world
+}
+
+/// Files of each released version of the format can be read for ever.
+#[test]
+fn files_of_version_1_are_read() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state-v1");
+    let copied = copy(&golden);
+    let world = golden_world();
+    for published in [world.snapshots[0], world.snapshots[1], world.last()] {
+        let restored = view(copied.path(), Some(published)).unwrap();
+        world.check(&restored, Some(published));
+        assert_eq!(restored.agreement, Agreement::Agrees);
+        assert_eq!(restored.last, world.last());
+        assert!(restored.warnings.is_empty());
+    }
+    // And written no differently.
+    for path in files(&golden, "snap") {
+        let now = world.directory.path().join(path.file_name().unwrap());
+        let length = |path: &Path| fs::metadata(path).unwrap().len();
+        assert!(length(&path).abs_diff(length(&now)) <= 2, "only the pipeline's number differs");
+    }
+}
+
+/// Figures: `cargo test --release a_million -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures; writes some 100 MB"]
+fn a_million_cases() {
+    let schema = wide_schema();
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings::new(directory.path()).unwrap();
+    let dictionary = Interner::default();
+    let instance = dictionary.intern(Domain::Instance, "kampot").unwrap();
+    let records: Vec<_> = (0..1_000_000).map(|n| wide_case(&schema, instance, n)).collect();
+    let words: usize = records.iter().map(|(_, case)| case.words().len()).sum();
+    println!("{:.1} words a case", words as f64 / records.len() as f64);
+
+    let mut state = State::open(&settings).unwrap();
+    state.restore(None, &schema).unwrap();
+    let timed = |what: &str, started: std::time::Instant| {
+        println!("{what}: {:.2} s", started.elapsed().as_secs_f64());
+    };
+    let started = std::time::Instant::now();
+    for (n, chunk) in records.chunks(10_000).enumerate() {
+        let change = |(key, case): &(_, Case)| RecordChange { key: *key, case: Some(case.clone()) };
+        let changes = chunk.iter().map(change).collect();
+        let (cursor, deferred) = (Cursor::default(), false);
+        let arrivals = vec![Arrival { instance, cursor, deferred, changes }];
+        let epoch = Epoch(n as u64 + 1);
+        let input = EpochInput { epoch, arrivals, ..EpochInput::default() };
+        let logged = state.append(&input, &dictionary).unwrap().wait().unwrap();
+        state.commit(Durable::after_commit(logged.epoch())).unwrap();
+    }
+    timed("append and sync 100 epochs of 10,000", started);
+    let epoch = Epoch(100);
+    let content = SnapshotContent {
+        epoch,
+        records: records.clone(),
+        cursors: BTreeMap::from([(instance, Cursor::default())]),
+        dictionary: dictionary.clone(),
+        ..SnapshotContent::default()
+    };
+    drop(state);
+    let mut state = State::open(&settings).unwrap();
+    let started = std::time::Instant::now();
+    assert_eq!(state.restore(Some(epoch), &schema).unwrap().records.len(), records.len());
+    timed("restore from the log alone", started);
+    let started = std::time::Instant::now();
+    state.snapshot(content).unwrap();
+    let written = loop {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        if let Some(finished) = state.snapshot_finished() {
+            break finished.unwrap();
+        }
+    };
+    timed("snapshot", started);
+    println!("{:.1} MB", written.bytes as f64 / 1e6);
+    drop(state);
+    let mut state = State::open(&settings).unwrap();
+    for _ in 0..3 {
+        let path = files(directory.path(), "snap").pop().unwrap();
+        let started = std::time::Instant::now();
+        let bytes = fs::read(&path).unwrap();
+        timed("floor: read the bytes", started);
+        let started = std::time::Instant::now();
+        std::hint::black_box(crc32fast::hash(&bytes));
+        timed("floor: checksum", started);
+        let started = std::time::Instant::now();
+        let mut copied = fs::File::create(path.with_extension("copy")).unwrap();
+        std::io::Write::write_all(&mut copied, &bytes).unwrap();
+        copied.sync_all().unwrap();
+        timed("floor: write and sync the bytes", started);
+        drop(bytes);
+        let started = std::time::Instant::now();
+        let copies: Vec<Case> =
+            records.iter().map(|(_, c)| Case::from_words(c.words(), &schema).unwrap()).collect();
+        timed("floor: allocate the cases", started);
+        drop(copies);
+        let started = std::time::Instant::now();
+        let restored = state.restore(Some(epoch), &schema).unwrap();
+        timed("restore", started);
+        let started = std::time::Instant::now();
+        let map: std::collections::HashMap<_, _> = restored.records.iter().cloned().collect();
+        timed("and a map of it", started);
+        assert_eq!(map.len(), records.len());
+        let truth = records.iter().all(|(key, case)| map.get(key) == Some(case));
+        assert!(truth);
+    }
+}
+
+fn wide_schema() -> Schema {
+    let row = |n: usize| RowField { name: format!("s{n}"), field_type: FieldType::Option };
+    let fields = (0..20).map(|n| (format!("f{n}"), FieldType::Option));
+    let set = ("concerns".to_owned(), FieldType::Options);
+    let subform = Subform { name: "services".into(), fields: (0..4).map(row).collect() };
+    Schema::new(fields.chain([set]), vec![subform])
+}
+
+/// Some 40 words: 20 fields (of which a third are days), a set, two rows of a subform.
+fn wide_case(schema: &Schema, instance: Code, n: u64) -> (RecordKey, Case) {
+    let mut builder = CaseBuilder::new(schema, instance);
+    let mixed = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) ^ n;
+    for (index, field) in schema.fields()[..20].iter().enumerate() {
+        let word = mixed(n * 31 + index as u64) as u32;
+        let word = if index % 3 == 0 { 44_000 + word % 2000 } else { word % 40 };
+        builder.put(field.slot, word);
+    }
+    for code in 1..=mixed(n) as u32 % 4 {
+        builder.put(schema.field("concerns").unwrap().slot, code * 7);
+    }
+    for row in 0..mixed(n + 5) % 4 {
+        let key = RecordKey(u128::from(mixed(n + row)) << 64 | u128::from(mixed(n * 3 + row)));
+        builder.row(&schema.subforms()[0], 0, key, &[3, 45_000, 7, 0]);
+    }
+    let key = u128::from(mixed(n).wrapping_mul(0xd6e8_feb8_6659_fd93)) << 64 | u128::from(n);
+    (RecordKey(key), builder.finish(schema))
+}
