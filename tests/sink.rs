@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tonle::error::Kind;
-use tonle::indicator::{Catalog, CellText, Column, ColumnType, Extract, Naming, Value};
-use tonle::model::{
-    Cell, CellChange, Changes, Day, Epoch, ExtractChange, Instant, Logged, Measure, Period,
-    PeriodType, Reason, RecordKey, Tally,
+use tonle::indicator::{
+    Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
+    Value,
 };
-use tonle::sink::{Address, EpochMeta, RunId, Settings, Sink};
+use tonle::model::{
+    Cell, CellChange, Changes, Code, Day, Dictionary, Domain, Epoch, ExtractChange, Instant,
+    Location, LocationTree, Logged, Measure, Period, PeriodType, Reason, RecordKey, Tally,
+};
+use tonle::sink::{Address, EpochMeta, InstanceStatus, RunId, Settings, Sink, check};
 
 use crate::support::postgres::Postgres;
 
@@ -262,4 +265,247 @@ async fn tables_that_hold_something_else_are_left_alone() {
     assert_eq!(world.text("SELECT count(*) FROM {s}.changes").await, "3");
     let right = changes(vec![change(cell(0, 0, 0), (5, 0), (6, 0))], vec![]);
     assert_eq!(world.write(2, &right).await.unwrap(), 1);
+}
+
+/// What the tables hold after [`first`], with one more cell, one cell less and one changed.
+fn nearly_first() -> Changes {
+    let cells = vec![
+        change(cell(0, 0, 0), (0, 0), (8, 0)),
+        change(cell(1, 3, 2), (0, 0), (1, 0)),
+        change(cell(2, 0, 0), (0, 0), (1, 4)),
+    ];
+    changes(cells, vec![row(1, false, Some([1, 7])), row(2, false, Some([2, 10]))])
+}
+
+async fn reconcile(sink: &mut Sink, epoch: u64, complete: &Changes, plan: &Plan) -> [u64; 6] {
+    let logged = Logged::after_fsync(Epoch(epoch));
+    let meta = EpochMeta { reason: Reason::Reconcile, ..META };
+    let (durable, counts) = sink.reconcile(&logged, meta, complete, plan).await.unwrap();
+    assert_eq!(durable.epoch(), Epoch(epoch));
+    let (c, r) = (counts.cells, counts.rows);
+    [c.inserted, c.updated, c.deleted, r.inserted, r.updated, r.deleted]
+}
+
+#[tokio::test]
+async fn a_reconcile_writes_only_what_differs() {
+    let mut world = World::new().await;
+    assert_eq!(reconcile(&mut world.sink, 1, &first(), &PLAN).await, [3, 0, 0, 2, 0, 0]);
+    assert_eq!(reconcile(&mut world.sink, 2, &first(), &PLAN).await, [0; 6]);
+    assert_eq!(reconcile(&mut world.sink, 5, &nearly_first(), &PLAN).await, [1, 1, 1, 0, 1, 0]);
+    let log = "SELECT string_agg(concat_ws(' ', indicator, coalesce(old_numerator, -1),
+               coalesce(new_numerator, -1), reason), ', ' ORDER BY old_numerator)
+               FROM {s}.changes WHERE epoch = 5";
+    let expected = "CM-01 3 -1 reconcile, CM-01 5 8 reconcile, CM-02 -1 1 reconcile";
+    assert_eq!(world.text(log).await, expected);
+    let untouched = "SELECT string_agg(indicator, ' ') FROM {s}.indicator_values WHERE epoch = 1";
+    assert_eq!(world.text(untouched).await, "SV-01");
+    let next = changes(vec![change(cell(0, 0, 0), (8, 0), (9, 0))], vec![row(2, true, None)]);
+    assert_eq!(world.write(6, &next).await.unwrap(), 2);
+    let late = Logged::after_fsync(Epoch(6));
+    assert!(world.sink.reconcile(&late, META, &first(), &PLAN).await.is_err());
+}
+
+#[tokio::test]
+async fn somebody_elses_edit_is_put_right() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let edit =
+        "WITH a AS (UPDATE {s}.indicator_values SET sex = 'male' WHERE numerator = 3 RETURNING 1),
+                b AS (DELETE FROM {s}.cases WHERE age = 7 RETURNING 1) SELECT count(*) FROM a, b";
+    let schema = format!("\"{}\"", world.settings.schema.replace('"', "\"\""));
+    world.db.batch_execute(&edit.replace("{s}", &schema)).await.unwrap();
+    let found = world.sink.compare(&first(), &PLAN).await.unwrap();
+    assert_eq!((found.equal, found.different, found.missing, found.surplus), (3, 1, 1, 0));
+    assert!(found.examples[0].starts_with("different: CM-01 kampot month 2023-03-01 male all 3"));
+    assert_eq!(reconcile(&mut world.sink, 2, &first(), &PLAN).await, [0, 1, 0, 1, 0, 0]);
+    assert!(world.sink.compare(&first(), &PLAN).await.unwrap().is_equal());
+    // The measure did not change, so there is no change to tell about.
+    assert_eq!(world.text("SELECT count(*) FROM {s}.changes WHERE epoch = 2").await, "0");
+}
+
+#[tokio::test]
+async fn a_new_catalog_changes_columns_and_rows_together() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let mut wider = catalog();
+    wider.fingerprint = 8;
+    wider.dimensions[1].name = "a \"quoted\"; DROP TABLE epochs; --".into();
+    wider.dimensions.push(column("district", ColumnType::Text));
+    wider.extracts[0].columns[1].name = "age in years".into();
+    wider.extracts.push(Extract {
+        table: "services; --".into(),
+        comment: "Services".into(),
+        key_column: "service_key".into(),
+        columns: vec![column("case_key", ColumnType::Key)],
+    });
+    let mut sink = Sink::open(world.settings.clone(), &wider).await.unwrap();
+    let position = sink.take_over(RunId(2)).await.unwrap().unwrap();
+    assert_eq!(position.fingerprint, catalog().fingerprint);
+    assert!(!sink.follows_catalog());
+    let logged = Logged::after_fsync(Epoch(2));
+    let error = sink.write(&logged, META, &first(), &PLAN).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::DataDiffers);
+    let plan = Plan { dimension_count: 3, ..PLAN };
+    assert_eq!(reconcile(&mut sink, 2, &first(), &plan).await, [0, 0, 0, 0, 2, 0]);
+    assert!(sink.follows_catalog());
+    let columns = "SELECT string_agg(column_name, ', ' ORDER BY ordinal_position)
+                   FROM information_schema.columns WHERE table_schema = 'x' AND table_name = ";
+    let columns = columns.replace('x', &world.settings.schema);
+    assert_eq!(
+        world.text(&format!("{columns} 'indicator_values'")).await,
+        "cell, indicator, instance, period_type, period_start, sex, numerator, denominator, value, \
+         epoch, updated_at, a \"quoted\"; DROP TABLE epochs; --, district"
+    );
+    let cases = world.text(&format!("{columns} 'cases'")).await;
+    assert_eq!(cases, "case_key, epoch, updated_at, sex, age in years");
+    assert_eq!(
+        world.text(&format!("{columns} 'services; --'")).await,
+        "service_key, epoch, updated_at, case_key"
+    );
+    let next = changes(vec![change(cell(0, 0, 0), (5, 0), (9, 0))], vec![row(2, true, None)]);
+    let logged = Logged::after_fsync(Epoch(3));
+    assert_eq!(sink.write(&logged, META, &next, &plan).await.unwrap().1.total(), 2);
+    let meaning = "SELECT meaning FROM {s}.data_dictionary WHERE name = 'district'";
+    assert_eq!(world.text(meaning).await, "what's in district");
+}
+
+#[tokio::test]
+async fn every_table_and_column_says_what_it_means() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let silent = "SELECT string_agg(table_name || '.' || coalesce(name, ''), ', ')
+                  FROM {s}.data_dictionary WHERE coalesce(meaning, '') = ''";
+    assert_eq!(world.text(silent).await, "");
+    assert!(
+        world.text("SELECT count(*) FROM {s}.data_dictionary").await.parse::<u32>().unwrap() > 60
+    );
+}
+
+#[tokio::test]
+async fn descriptions_are_written_when_they_differ() {
+    let mut world = World::new().await;
+    let en = |text: &str| Labels::from([("en".into(), text.into())]);
+    let indicator = IndicatorText {
+        code: "CM-01".into(),
+        title: en("New cases"),
+        definition: en("Cases by day of registration"),
+        unit: "count".into(),
+        kind: "flow".into(),
+        not_additive_over: vec!["district".into()],
+        pack: "core".into(),
+    };
+    let option = |value: &str, label: &str| OptionText {
+        dimension: "sex".into(),
+        value: value.into(),
+        position: 1,
+        label: en(label),
+    };
+    let mut catalog = Catalog {
+        indicators: vec![indicator],
+        options: vec![option("female", "Girl")],
+        ..catalog()
+    };
+    let mut dictionary = Dictionary::default();
+    let (country, province) = (
+        dictionary.intern(Domain::Location, "KH").unwrap(),
+        dictionary.intern(Domain::Location, "KH07").unwrap(),
+    );
+    let place = |code, parent: Option<Code>, level, kind: &str, name: &str| Location {
+        code,
+        parent,
+        level,
+        kind: kind.into(),
+        names: en(name),
+    };
+    let mut places = LocationTree::default();
+    places.extend([
+        place(country, None, 0, "country", "Cambodia"),
+        place(province, Some(country), 1, "province", "Kampot"),
+    ]);
+    let labels = [option("female", "F"), option("other", "Other")];
+    for expected in [5, 0] {
+        let counts = world.sink.describe(&catalog, &places, &dictionary, &labels).await.unwrap();
+        assert_eq!(counts.total(), expected);
+    }
+    catalog.options[0].label = en("Girls");
+    let counts = world.sink.describe(&catalog, &places, &dictionary, &[]).await.unwrap();
+    assert_eq!((counts.inserted, counts.updated, counts.deleted), (0, 1, 1));
+    let label = "SELECT label->>'en' FROM {s}.options WHERE value = 'female'";
+    assert_eq!(world.text(label).await, "Girls");
+    let place = "SELECT concat_ws(' ', parent, level, kind, label->>'en') FROM {s}.locations WHERE code = 'KH07'";
+    assert_eq!(world.text(place).await, "KH 1 province Kampot");
+    let indicator = "SELECT concat_ws(' ', not_additive_over, title->>'en') FROM {s}.indicators";
+    assert_eq!(world.text(indicator).await, "{district} New cases");
+}
+
+#[tokio::test]
+async fn the_status_of_an_instance_is_one_row() {
+    let mut world = World::new().await;
+    let mut status = InstanceStatus {
+        instance: "kampot".into(),
+        state: "loading",
+        progress: Some(0.25),
+        cursor: Some(Instant(1_700_000_000_123)),
+        ..InstanceStatus::default()
+    };
+    assert_eq!(world.sink.status(std::slice::from_ref(&status)).await.unwrap(), 1);
+    status.state = "live";
+    status.cases_known = 317;
+    assert_eq!(world.sink.status(std::slice::from_ref(&status)).await.unwrap(), 1);
+    let row =
+        "SELECT concat_ws(' ', state, progress, cases_known, cursor AT TIME ZONE 'UTC', last_error)
+               FROM {s}.sync_status";
+    assert_eq!(world.text(row).await, "live 0.25 317 2023-11-14 22:13:20.123");
+    let mut other = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+    other.take_over(RunId(2)).await.unwrap();
+    assert_eq!(world.sink.status(&[status]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_check_says_what_is_missing() {
+    let world = World::new().await;
+    let found = check(&world.settings, &catalog()).await.unwrap();
+    assert!(found.schema_exists && found.tables.contains(&"cases".to_owned()), "{found:?}");
+    let weak = "CREATE ROLE weak LOGIN";
+    world.db.batch_execute(weak).await.unwrap();
+    let server = Postgres::shared();
+    let url = server.url().replace("tonle@", "weak@");
+    let mut settings = world.settings.clone();
+    settings.address = Address::parse(&url, None).unwrap();
+    let error = check(&settings, &catalog()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission, "{error}");
+    settings.schema = "elsewhere".into();
+    let error = check(&settings, &catalog()).await.unwrap_err();
+    assert!(error.to_string().contains("GRANT CREATE ON DATABASE postgres TO weak"), "{error}");
+    settings.address = Address::parse("postgres://tonle@127.0.0.1:1/x", None).unwrap();
+    let error = check(&settings, &catalog()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn large_epochs_take_other_ways_to_the_same_rows() {
+    let mut world = World::new().await;
+    let cells = |old: i32, new: i32| {
+        let each = (0..9_000).map(move |i| {
+            let share = (i % 2) as i32 * 4;
+            let of = |n: i32| if n == 0 { (0, 0) } else { (n, share) };
+            let month = Period::of(PeriodType::Month, Day(1 + 31 * (i / 6)));
+            let cell = Cell::new((i % 2) as u16 * 2, month, 1, i % 6 / 2);
+            change(cell, of(old), of(new))
+        });
+        let mut cells: Vec<_> = each.collect();
+        cells.sort();
+        cells
+    };
+    let rows = |existed| (1..5_000).map(move |key| row(key, existed, Some([1, 2]))).collect();
+    let load = changes(cells(0, 1), rows(false));
+    assert_eq!(world.write(1, &load).await.unwrap(), 13_999);
+    assert!(world.sink.compare(&load, &PLAN).await.unwrap().is_equal());
+    assert_eq!(world.write(2, &changes(cells(1, 2), rows(true))).await.unwrap(), 13_999);
+    assert_eq!(world.write(3, &changes(cells(2, 0), vec![])).await.unwrap(), 9_000);
+    assert_eq!(world.text("SELECT count(*) FROM {s}.changes").await, "27000");
+    assert_eq!(world.text("SELECT count(*) FROM {s}.indicator_values").await, "0");
+    let error = world.write(4, &load).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::DataDiffers);
+    assert_eq!(world.text("SELECT count(*) FROM {s}.indicator_values").await, "0");
 }

@@ -6,10 +6,14 @@
 
 mod address;
 mod cell_key;
+mod check;
+mod compare;
 mod connection;
+mod describe;
 mod encode;
 mod identifier;
 mod layout;
+mod reconcile;
 mod request;
 mod rows;
 mod schema;
@@ -19,20 +23,25 @@ mod write;
 
 use std::fmt;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 
 use self::cell_key::CellKeys;
 use self::connection::failed;
 use self::encode::Uuid;
 use self::identifier::Identifier;
 use self::layout::Layout;
+use self::reconcile::Reconciler;
 use self::statements::Statements;
-use self::write::{EpochWriter, Head, stored};
+use self::write::{EpochWriter, Head};
 use crate::error::{Error, Kind, Result};
-use crate::indicator::{Catalog, Naming};
-use crate::model::{Changes, Durable, Epoch, Instant, Logged, Reason};
+use crate::indicator::{Catalog, Naming, OptionText};
+use crate::model::{Changes, Dictionary, Durable, Epoch, Instant, LocationTree, Logged, Reason};
 
 pub use self::address::{Address, Protection};
+pub use self::check::{Check, MAJOR_VERSION_MAX, MAJOR_VERSION_MIN, check};
+pub use self::compare::Comparison;
+pub use self::describe::InstanceStatus;
+pub use self::reconcile::ReconcileCounts;
 
 /// One run of the program, from start to end; the newest run that took over may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +113,9 @@ pub struct Sink {
     layout: Layout,
     keys: CellKeys,
     statements: Option<Statements>,
+    status_statement: Option<Statement>,
+    /// The epoch of a reconcile whose outcome is not known.
+    in_doubt: Option<Epoch>,
     /// What the tables are known to hold; none before [`take_over`](Self::take_over).
     owned: Option<Owned>,
     /// A call was given up half-way, so nobody knows what the connection is in the middle of.
@@ -136,6 +148,8 @@ impl Sink {
             layout,
             keys,
             statements: None,
+            status_statement: None,
+            in_doubt: None,
             owned: None,
             is_unsettled: false,
         })
@@ -151,6 +165,7 @@ impl Sink {
         }
         self.client = connection::connect(&self.settings.address).await?;
         self.statements = None;
+        self.status_statement = None;
         self.is_unsettled = false;
         if let Some(owned) = self.owned {
             let row = read_pipeline(&self.client, &self.schema).await?;
@@ -225,13 +240,7 @@ impl Sink {
         }
         self.prepare().await?;
         let statements = self.statements.as_ref().expect("prepared one line above");
-        let head = Head {
-            epoch: stored(epoch)?,
-            previous: stored(owned.epoch)?,
-            run: owned.run,
-            at: meta.at,
-            reason: meta.reason,
-        };
+        let head = Head::new(epoch, &owned, meta)?;
         let counts = write::count(changes);
         let (client, layout, keys) = (&self.client, &self.layout, &self.keys);
         let writer = EpochWriter { client, statements, layout, keys, naming, head };
@@ -240,6 +249,101 @@ impl Sink {
         self.settle(written).await?;
         self.owned = Some(Owned { epoch, ..owned });
         Ok((Durable::after_commit(epoch), counts))
+    }
+
+    /// Makes the tables equal to `complete`, whose cells and rows are all there is, and gives them the columns
+    /// of the catalog. Only differences are written, in one transaction, with the true old values.
+    ///
+    /// # Errors
+    /// Config when another run has taken over. A bug when the epoch is not after [`Position::epoch`]: numbers
+    /// of epochs never come back, or `changes` would tell two stories under one number.
+    pub async fn reconcile(
+        &mut self,
+        logged: &Logged,
+        meta: EpochMeta,
+        complete: &Changes,
+        naming: &dyn Naming,
+    ) -> Result<(Durable, ReconcileCounts)> {
+        self.reconnect().await?;
+        let owned = self.owned.ok_or_else(|| Error::bug("a reconcile before take_over"))?;
+        let epoch = logged.epoch();
+        if self.in_doubt == Some(epoch) && epoch == owned.epoch {
+            self.in_doubt = None;
+            return Ok((Durable::after_commit(epoch), ReconcileCounts::default()));
+        }
+        if epoch <= owned.epoch {
+            let committed = owned.epoch;
+            return Err(Error::bug(format!("reconciling epoch {epoch} after epoch {committed}")));
+        }
+        let head = Head::new(epoch, &owned, meta)?;
+        let (client, layout, keys) = (&self.client, &self.layout, &self.keys);
+        let reconciler = Reconciler { client, layout, keys, naming, head };
+        self.is_unsettled = true;
+        self.in_doubt = Some(epoch);
+        let done = reconciler.run(complete).await;
+        let counts = self.settle(done).await?;
+        self.in_doubt = None;
+        self.statements = None;
+        let fingerprint = Some(self.layout.fingerprint);
+        self.owned = Some(Owned { epoch, fingerprint, ..owned });
+        self.analyze().await?;
+        Ok((Durable::after_commit(epoch), counts))
+    }
+
+    /// Gives the planner of whoever reads the tables the right picture after a large change.
+    async fn analyze(&self) -> Result<()> {
+        let schema = &self.schema;
+        let mut sql = format!("ANALYZE {schema}.indicator_values, {schema}.changes");
+        for extract in &self.layout.extracts {
+            sql.push_str(&format!(", {schema}.{}", extract.table));
+        }
+        self.client.batch_execute(&sql).await.map_err(failed("analyzing the tables"))
+    }
+
+    /// Compares the tables with `complete` and changes nothing.
+    ///
+    /// # Errors
+    /// DataDiffers when the tables have the columns of another pack, else whatever Postgres answers.
+    pub async fn compare(&mut self, complete: &Changes, naming: &dyn Naming) -> Result<Comparison> {
+        self.reconnect().await?;
+        self.is_unsettled = true;
+        let (client, layout, keys) = (&self.client, &self.layout, &self.keys);
+        let found = compare::compare(client, layout, keys, complete, naming).await;
+        self.settle(found).await
+    }
+
+    /// Fills `indicators`, `options` and `locations`, writing only rows that differ. `labels` are options of
+    /// the servers; those of the catalog go before them.
+    ///
+    /// # Errors
+    /// Whatever Postgres answers.
+    pub async fn describe(
+        &mut self,
+        catalog: &Catalog,
+        places: &LocationTree,
+        dictionary: &Dictionary,
+        labels: &[OptionText],
+    ) -> Result<RowCounts> {
+        self.reconnect().await?;
+        let (client, schema) = (&mut self.client, &self.schema);
+        describe::describe(client, schema, catalog, places, dictionary, labels).await
+    }
+
+    /// Inserts or updates the row of each instance in `sync_status`; returns how many were written, none when
+    /// another run has taken over.
+    ///
+    /// # Errors
+    /// Whatever Postgres answers.
+    pub async fn status(&mut self, instances: &[InstanceStatus]) -> Result<u64> {
+        self.reconnect().await?;
+        let owned =
+            self.owned.ok_or_else(|| Error::bug("the status is written before take_over"))?;
+        if self.status_statement.is_none() {
+            self.status_statement =
+                Some(describe::prepare_status(&self.client, &self.schema).await?);
+        }
+        let statement = self.status_statement.as_ref().expect("prepared above");
+        describe::status(&self.client, statement, owned.run, instances).await
     }
 
     /// After a transaction: the connection is free again, rolled back when something failed.

@@ -62,7 +62,7 @@ async fn prepare(client: &Client, sql: &str) -> Result<Statement> {
 
 /// Parameters: epoch, previous epoch, run, instant, reason, cases added, corrected, disabled, changed, cells
 /// changed, rows inserted, updated, deleted, payload of the notification.
-fn fence(layout: &Layout) -> String {
+pub(super) fn fence(layout: &Layout) -> String {
     let schema = &layout.schema;
     format!(
         "WITH moved AS (

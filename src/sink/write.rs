@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::request::{Parameters, Requests};
 use super::rows::{Arrays, NamedCell, put_row};
 use super::statements::{Statements, names};
-use super::{RowCounts, RunId};
+use super::{EpochMeta, Owned, RowCounts, RunId};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::Naming;
 use crate::model::{CellChange, Changes, Epoch, ExtractChange, Instant, Reason, Tally};
@@ -34,11 +34,15 @@ pub(super) struct Head {
     pub(super) reason: Reason,
 }
 
+impl Head {
+    pub(super) fn new(epoch: Epoch, owned: &Owned, meta: EpochMeta) -> Result<Self> {
+        let (epoch, previous) = (stored(epoch)?, stored(owned.epoch)?);
+        Ok(Self { epoch, previous, run: owned.run, at: meta.at, reason: meta.reason })
+    }
+}
+
 /// An epoch as Postgres stores it.
-///
-/// # Errors
-/// A bug when it does not fit.
-pub(super) fn stored(epoch: Epoch) -> Result<i64> {
+fn stored(epoch: Epoch) -> Result<i64> {
     i64::try_from(epoch.0).map_err(|_| Error::bug(format!("epoch {epoch} does not fit bigint")))
 }
 
