@@ -146,6 +146,11 @@ impl Directory {
         options.open(&path).map_err(|e| failed(format!("creating {}", path.display()), e))
     }
 
+    /// Gives up a file that was begun.
+    pub(super) fn abandon(&self, name: &str) -> Result<()> {
+        self.remove(&format!("{name}{TEMPORARY}"))
+    }
+
     /// Makes a file appear under its name, whole and on disk.
     pub(super) fn publish(&self, name: &str, file: &File) -> Result<()> {
         let path = self.path_of(name);

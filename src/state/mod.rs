@@ -14,9 +14,12 @@ mod directory;
 mod format;
 mod frame;
 mod log;
+mod record;
 mod recovery;
+mod segment;
 mod snapshot;
 mod translation;
+mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -41,6 +44,10 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// No snapshot is wanted before the log grew by this, in bytes.
 pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 16 << 20;
+
+/// With more parts than this the log is snapshotted however short it is: each restart begins a
+/// part.
+const SEGMENTS_MAX: usize = 256;
 
 /// Snapshots that are kept: the newest, and one before it in case the newest is damaged.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -228,6 +235,9 @@ impl State {
 
     /// Writes an epoch to the log, with what was added to `dictionary`; a thread syncs it.
     ///
+    /// Within an epoch deferred arrivals wait first, then releases make visible what waits, then
+    /// the other arrivals hold, each in order: whoever computes with the epoch has to do the same.
+    ///
     /// An epoch without content may be logged too, as when the tables were reconciled with it.
     ///
     /// # Errors
@@ -266,7 +276,8 @@ impl State {
             writing.older_log_bytes + writing.log.bytes().saturating_sub(writing.log_bytes_then);
         writing.background.is_none()
             && writing.committed > newest
-            && log_bytes > snapshot_bytes.max(self.settings.snapshot_log_bytes_min)
+            && (log_bytes > snapshot_bytes.max(self.settings.snapshot_log_bytes_min)
+                || writing.files.segments.len() > SEGMENTS_MAX)
     }
 
     /// Begins to write a snapshot in a thread of its own; see [`Self::snapshot_finished`].

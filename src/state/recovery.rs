@@ -17,7 +17,7 @@ use crate::model::{
 
 use super::directory::{Directory, Listing, REBUILD, snapshot_name};
 use super::frame::Damage;
-use super::log::{Next, SegmentReader};
+use super::segment::{Next, SegmentReader};
 use super::snapshot::{self, Stored};
 use super::translation;
 
@@ -208,21 +208,21 @@ impl Files<'_> {
         SegmentReader::open(self.directory, first, self.pipeline, self.schema)
     }
 
-    /// The segments that can hold epochs after `start`, in order.
-    fn segments_after(&self, start: Epoch) -> Result<Vec<SegmentReader>> {
-        let mut readers = Vec::new();
-        for &first in self.listing.segments.iter().rev() {
-            let reader = self.open(first)?;
-            let found = reader.head.previous <= start;
-            readers.push(reader);
-            if found {
-                readers.reverse();
-                return Ok(readers);
+    /// Which segments can hold epochs after `start`: the last one that goes on from it or before,
+    /// and all behind.
+    fn segments_after(&self, start: Epoch) -> Result<&[Epoch]> {
+        let segments = &self.listing.segments[..];
+        let mut oldest = None;
+        for (index, first) in segments.iter().enumerate().rev() {
+            let SegmentReader { name, head, .. } = self.open(*first)?;
+            if head.previous <= start {
+                return Ok(&segments[index..]);
             }
+            oldest = Some((name, head.previous));
         }
-        match readers.last() {
-            None => Ok(readers),
-            Some(oldest) => Err(missing(start, &oldest.name, oldest.head.previous)),
+        match oldest {
+            None => Ok(&[]),
+            Some((name, previous)) => Err(missing(start, &name, previous)),
         }
     }
 
@@ -230,11 +230,11 @@ impl Files<'_> {
     fn walk(&self, fold: &mut Fold) -> Result<()> {
         let start = fold.last;
         let segments = self.segments_after(start)?;
-        let last_segment = segments.last().map(|segment| segment.head.first);
         // The last epoch of the segment before; before the first one, whatever it says.
         let mut chained: Option<Epoch> = None;
-        for mut segment in segments {
-            let is_last = Some(segment.head.first) == last_segment;
+        for first in segments {
+            let mut segment = self.open(*first)?;
+            let is_last = segments.last() == Some(first);
             let previous = segment.head.previous;
             if let Some(chained) = chained
                 && chained != previous
@@ -244,8 +244,7 @@ impl Files<'_> {
             self.take(&mut segment, fold, start, is_last)?;
             chained = Some(segment.last.unwrap_or(previous));
             if is_last {
-                let whole = segment.last.map(|_| segment.good_bytes);
-                fold.end = Some((segment.head.first, whole));
+                fold.end = Some((*first, segment.last.map(|_| segment.good_bytes)));
             }
         }
         Ok(())
@@ -383,7 +382,7 @@ impl Fold {
         let why = match published {
             None => format!("the tables hold no epoch, the state ends with epoch {last}"),
             Some(published) if too_new => {
-                format!("the tables show epoch {published}, the state goes not back so far")
+                format!("the tables show epoch {published}, the state does not go back so far")
             }
             Some(_) if self.base_seen => return Agreement::Agrees,
             Some(published) if published > last => {

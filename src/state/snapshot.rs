@@ -10,11 +10,11 @@ use crate::model::{
 };
 
 use super::directory::{Directory, failed, snapshot_name};
-use super::format::{
-    self, FileKind, Frame, PREAMBLE_BYTES, RECORD_BYTES_MIN, SnapshotHead, TooLarge, Writer,
-};
+use super::format::{self, FileKind, Frame, PREAMBLE_BYTES, SnapshotHead, TooLarge};
 use super::frame::{Damage, Frames, Trouble};
+use super::record::RECORD_BYTES_MIN;
 use super::translation::Translation;
+use super::writer::Writer;
 
 /// Everything as of the end of one epoch.
 #[derive(Clone, Debug, Default)]
@@ -58,13 +58,29 @@ pub(super) fn write(
     directory: &Directory,
     pipeline: u128,
     schema: &Schema,
-    mut content: SnapshotContent,
+    content: SnapshotContent,
     entry_count: usize,
 ) -> Result<u64> {
     let name = snapshot_name(content.epoch);
+    let written = write_as(&name, directory, pipeline, schema, content, entry_count);
+    if written.is_err() {
+        // The disk may be full of it; that removing it fails too says nothing new.
+        directory.abandon(&name).ok();
+    }
+    written
+}
+
+fn write_as(
+    name: &str,
+    directory: &Directory,
+    pipeline: u128,
+    schema: &Schema,
+    mut content: SnapshotContent,
+    entry_count: usize,
+) -> Result<u64> {
     // By key is by shard, for the shard is the top byte of the key.
     content.records.sort_unstable_by_key(|(key, _)| *key);
-    let mut file = Output { file: directory.create(&name)?, bytes: 0 };
+    let mut file = Output { file: directory.create(name)?, bytes: 0 };
     let large = |large: TooLarge| Error::bug(format!("writing {name}: {} is too large", large.0));
     let head = SnapshotHead {
         pipeline,
@@ -94,7 +110,7 @@ pub(super) fn write(
     }
     writer.footer().map_err(large)?;
     file.take(&mut writer)?;
-    directory.publish(&name, &file.file)?;
+    directory.publish(name, &file.file)?;
     Ok(file.bytes)
 }
 
