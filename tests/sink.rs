@@ -81,7 +81,7 @@ impl World {
         let address = Address::parse(&server.url(), None).unwrap();
         let settings = Settings { address, schema: format!("test \"{number}\"; --") };
         let mut sink = Sink::open(settings.clone(), &catalog()).await.unwrap();
-        assert_eq!(sink.take_over(RunId(1)).await.unwrap(), None);
+        assert_eq!(sink.take_over(RunId(1), 77).await.unwrap(), None);
         Self { settings, sink, db: client(&server).await, _server: server }
     }
 
@@ -231,7 +231,7 @@ async fn a_copy_that_was_replaced_writes_nothing() {
     let mut world = World::new().await;
     world.write(1, &first()).await.unwrap();
     let mut other = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
-    let position = other.take_over(RunId(2)).await.unwrap().unwrap();
+    let position = other.take_over(RunId(2), 77).await.unwrap().unwrap();
     assert_eq!((position.epoch, position.fingerprint), (Epoch(1), catalog().fingerprint));
     let next = changes(vec![change(cell(0, 0, 0), (5, 0), (6, 0))], vec![row(1, true, None)]);
     let error = world.write(2, &next).await.unwrap_err();
@@ -339,7 +339,7 @@ async fn a_new_catalog_changes_columns_and_rows_together() {
         columns: vec![column("case_key", ColumnType::Key)],
     });
     let mut sink = Sink::open(world.settings.clone(), &wider).await.unwrap();
-    let position = sink.take_over(RunId(2)).await.unwrap().unwrap();
+    let position = sink.take_over(RunId(2), 77).await.unwrap().unwrap();
     assert_eq!(position.fingerprint, catalog().fingerprint);
     assert!(!sink.follows_catalog());
     let logged = Logged::after_fsync(Epoch(2));
@@ -457,7 +457,7 @@ async fn the_status_of_an_instance_is_one_row() {
                FROM {s}.sync_status";
     assert_eq!(world.text(row).await, "live 0.25 317 2023-11-14 22:13:20.123");
     let mut other = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
-    other.take_over(RunId(2)).await.unwrap();
+    other.take_over(RunId(2), 77).await.unwrap();
     assert_eq!(world.sink.status(&[status]).await.unwrap(), 0);
 }
 

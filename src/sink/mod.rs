@@ -71,6 +71,8 @@ pub struct Position {
     pub fingerprint: u64,
     /// The run that may write.
     pub run: RunId,
+    /// The state directory that the rows were written from.
+    pub pipeline: Option<u128>,
     /// The pack and overlays that the rows follow, for people.
     pub pack: String,
 }
@@ -125,6 +127,8 @@ pub struct Sink {
 #[derive(Clone, Copy, Debug)]
 struct Owned {
     run: RunId,
+    /// The state directory this process writes from; not what the tables were written from so far.
+    pipeline: u128,
     epoch: Epoch,
     /// None until something was committed.
     fingerprint: Option<u64>,
@@ -170,7 +174,9 @@ impl Sink {
         if let Some(owned) = self.owned {
             let row = read_pipeline(&self.client, &self.schema).await?;
             match row {
-                Some(row) if row.run == owned.run => self.owned = Some(row),
+                Some(row) if row.run == owned.run => {
+                    self.owned = Some(Owned { pipeline: owned.pipeline, ..row });
+                }
                 _ => return Err(replaced()),
             }
         }
@@ -187,17 +193,21 @@ impl Sink {
         let Some(fingerprint) = owned.fingerprint.filter(|_| owned.epoch.0 > 0) else {
             return Ok(None);
         };
-        let sql = format!("SELECT pack FROM {}.tonle_pipeline", self.schema);
+        let sql = format!("SELECT pack, uuid_send(pipeline_id) FROM {}.tonle_pipeline", self.schema);
         let row = self.client.query_one(&sql, &[]).await.map_err(failed("reading the position"))?;
-        Ok(Some(Position { epoch: owned.epoch, fingerprint, run: owned.run, pack: row.get(0) }))
+        let pipeline: Option<Vec<u8>> = row.get(1);
+        let pipeline = pipeline.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);
+        let (epoch, run) = (owned.epoch, owned.run);
+        Ok(Some(Position { epoch, fingerprint, run, pipeline, pack: row.get(0) }))
     }
 
     /// Makes `run` the one that may write, and returns what the tables hold. From here on every other run
-    /// fails at its next epoch.
+    /// fails at its next epoch. `pipeline` names the state directory of the run; the tables bear its name from the
+    /// first commit that makes them wholly its own: the first epoch into empty tables, or a reconcile.
     ///
     /// # Errors
     /// Whatever Postgres answers.
-    pub async fn take_over(&mut self, run: RunId) -> Result<Option<Position>> {
+    pub async fn take_over(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
         self.reconnect().await?;
         let schema = &self.schema;
         let sql = format!(
@@ -206,7 +216,8 @@ impl Sink {
         );
         let doing = failed("taking over the tables");
         self.client.execute(&sql, &[&Uuid(run.to_bytes())]).await.map_err(&doing)?;
-        self.owned = read_pipeline(&self.client, &self.schema).await?;
+        let row = read_pipeline(&self.client, &self.schema).await?;
+        self.owned = row.map(|row| Owned { pipeline, ..row });
         if self.owned.is_none_or(|owned| owned.run != run) {
             return Err(replaced());
         }
@@ -361,7 +372,7 @@ impl Sink {
         }
         let owned = self.owned.ok_or_else(|| Error::bug("statements are made before take_over"))?;
         if owned.epoch.0 == 0 && owned.fingerprint.is_none() {
-            self.first_tables(owned.run).await?;
+            self.first_tables(owned.run, owned.pipeline).await?;
             self.owned = Some(Owned { fingerprint: Some(self.layout.fingerprint), ..owned });
         }
         if !self.follows_catalog() {
@@ -372,17 +383,20 @@ impl Sink {
         Ok(())
     }
 
-    async fn first_tables(&mut self, run: RunId) -> Result<()> {
+    async fn first_tables(&mut self, run: RunId, pipeline: u128) -> Result<()> {
         let fail = failed("making the tables of the pack");
         let transaction = self.client.transaction().await.map_err(&fail)?;
         schema::apply(&transaction, &self.layout).await?;
         let sql = format!(
-            "UPDATE {}.tonle_pipeline SET fingerprint = $1, pack = $2 WHERE run_id = $3 AND epoch = 0",
+            "UPDATE {}.tonle_pipeline SET fingerprint = $1, pack = $2, pipeline_id = $4
+             WHERE run_id = $3 AND epoch = 0",
             self.schema
         );
         let fingerprint = self.layout.fingerprint.cast_signed();
         let run = Uuid(run.to_bytes());
-        let moved = transaction.execute(&sql, &[&fingerprint, &self.layout.pack, &run]).await;
+        let pipeline = Uuid(pipeline.to_be_bytes());
+        let pack = &self.layout.pack;
+        let moved = transaction.execute(&sql, &[&fingerprint, pack, &run, &pipeline]).await;
         if moved.map_err(&fail)? != 1 {
             return Err(replaced());
         }
@@ -418,6 +432,7 @@ async fn read_pipeline(client: &Client, schema: &Identifier) -> Result<Option<Ow
     let run = run.try_into().map_err(|_| Error::bug("a run id is not 16 bytes"))?;
     Ok(Some(Owned {
         run: RunId(u128::from_be_bytes(run)),
+        pipeline: 0,
         epoch: Epoch(epoch.cast_unsigned()),
         fingerprint: fingerprint.map(i64::cast_unsigned),
     }))

@@ -38,7 +38,8 @@ impl ReconcileCounts {
         self.cells.total() + self.rows.total() == 0
     }
 
-    fn total(&self) -> RowCounts {
+    /// Both together.
+    pub fn total(&self) -> RowCounts {
         let (a, b) = (&self.cells, &self.rows);
         RowCounts {
             inserted: a.inserted + b.inserted,
@@ -171,11 +172,13 @@ impl Reconciler<'_> {
     async fn commit(&self, complete: &Changes, counts: &ReconcileCounts) -> Result<()> {
         let schema = &self.layout.schema;
         let sql = format!(
-            "UPDATE {schema}.tonle_pipeline SET fingerprint = $1, pack = $2 WHERE run_id = $3"
+            "UPDATE {schema}.tonle_pipeline SET fingerprint = $1, pack = $2, pipeline_id = $4
+             WHERE run_id = $3"
         );
         let (fingerprint, pack) = (self.layout.fingerprint.cast_signed(), &self.layout.pack);
         let run = Uuid(self.head.run.to_bytes());
-        let moved = self.client.execute(&sql, &[&fingerprint, pack, &run]).await;
+        let pipeline = Uuid(self.head.pipeline.to_be_bytes());
+        let moved = self.client.execute(&sql, &[&fingerprint, pack, &run, &pipeline]).await;
         if moved.map_err(failed(DOING))? != 1 {
             return Err(replaced());
         }

@@ -60,6 +60,7 @@ pub(super) const FIXED: &[TableDef] = &[
             ("only_row", "boolean PRIMARY KEY DEFAULT true CHECK (only_row)", "Always true"),
             ("epoch", "bigint NOT NULL DEFAULT 0", "Last committed epoch; 0 before the first"),
             ("run_id", "uuid NOT NULL", "The run of tonle that may write"),
+            ("pipeline_id", "uuid", "The state directory that the rows were written from"),
             ("fingerprint", "bigint", "Fingerprint of the catalog that the tables follow"),
             ("pack", "text NOT NULL DEFAULT ''", "The pack and overlays that the tables follow"),
             ("written_at", "timestamptz NOT NULL DEFAULT now()", "When this row was written last"),

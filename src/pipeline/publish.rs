@@ -1,0 +1,190 @@
+//! Committing an epoch: tried again while Postgres is away, corrected when the tables are not what they should be.
+
+use std::time::{Duration, Instant as Stopwatch};
+
+use super::{Meta, Pipeline, Progress};
+use crate::error::{Error, Kind, Result};
+use crate::indicator::{Catalog, Plan};
+use crate::model::{Changes, Durable, Logged, Reason};
+use crate::report::{self, Event};
+use crate::sink::{RowCounts, Sink};
+
+/// First wait before a failed write is tried again; each further wait is twice as long.
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
+
+/// Longest wait between two attempts.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a run that ends by itself waits for a Postgres that is away.
+const ONCE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Attempts that failed, for one piece of work.
+struct Patience {
+    attempts: u32,
+    since: Stopwatch,
+    wait: Duration,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { attempts: 0, since: Stopwatch::now(), wait: RETRY_WAIT_MIN }
+    }
+}
+
+impl Pipeline<'_> {
+    /// Writes what an epoch changed. False when a stop came before it could be committed.
+    pub(super) async fn publish(
+        &mut self,
+        logged: &Logged,
+        meta: Meta,
+        changes: &Changes,
+        watch: Stopwatch,
+    ) -> Result<bool> {
+        let reason = meta.reason(changes);
+        let mut patience = Patience::new();
+        let (durable, rows) = loop {
+            let plan = &*self.plan;
+            match self.sink.write(logged, meta.epoch_meta(reason), changes, plan).await {
+                Ok(written) => break written,
+                Err(error) if error.kind() == Kind::DataDiffers => {
+                    let why = error.to_string();
+                    return Box::pin(self.rebuild(logged, meta, &why)).await;
+                }
+                Err(error) => {
+                    if !self.wait_for_postgres(error, &mut patience).await? {
+                        return Ok(false);
+                    }
+                }
+            }
+        };
+        self.recovered(&patience);
+        self.standing.count(&changes.tally);
+        self.acknowledge(durable, reason, changes, rows, watch)?;
+        Ok(true)
+    }
+
+    /// Makes the tables equal to `complete`. False when a stop came before it could be committed.
+    pub(super) async fn reconcile(
+        &mut self,
+        logged: &Logged,
+        meta: Meta,
+        complete: &Changes,
+        why: &str,
+        watch: Stopwatch,
+    ) -> Result<bool> {
+        let reason = meta.reason.filter(|r| *r == Reason::FirstLoad).unwrap_or(Reason::Reconcile);
+        let mut patience = Patience::new();
+        let (durable, counts) = loop {
+            let plan = &*self.plan;
+            match self.sink.reconcile(logged, meta.epoch_meta(reason), complete, plan).await {
+                Ok(written) => break written,
+                Err(error) => {
+                    if !self.wait_for_postgres(error, &mut patience).await? {
+                        return Ok(false);
+                    }
+                }
+            }
+        };
+        self.recovered(&patience);
+        let rows = counts.total();
+        report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
+        self.acknowledge(durable, reason, complete, rows, watch)?;
+        self.describe().await;
+        Ok(true)
+    }
+
+    fn acknowledge(
+        &mut self,
+        durable: Durable,
+        reason: Reason,
+        changes: &Changes,
+        rows: RowCounts,
+        watch: Stopwatch,
+    ) -> Result<()> {
+        let epoch = durable.epoch();
+        self.committed = epoch;
+        self.state.commit(durable)?;
+        let (cases, took) = (changes.tally.changed(), watch.elapsed());
+        self.board.committed(epoch, cases, rows.total(), &self.options.metrics);
+        report::emit(&Event::EpochWritten { epoch, cases, rows: rows.total(), took });
+        (self.options.observe)(&Progress::Committed {
+            epoch,
+            reason,
+            cases,
+            cells: rows.cells,
+            rows,
+            took,
+            newest: self.board.newest(),
+        });
+        Ok(())
+    }
+
+    /// After a failed attempt: waits, or says why waiting is no use. False when a stop was asked for.
+    async fn wait_for_postgres(&mut self, error: Error, patience: &mut Patience) -> Result<bool> {
+        let tired = self.options.once && patience.since.elapsed() > ONCE_PATIENCE;
+        if !error.kind().may_pass() || tired {
+            return Err(error);
+        }
+        patience.attempts += 1;
+        self.options.metrics.unwell("Postgres does not take epochs");
+        let (attempt, wait) = (patience.attempts, patience.wait);
+        report::emit(&Event::SinkRetried { attempt, wait, error: &error });
+        patience.wait = (patience.wait * 2).min(RETRY_WAIT_MAX);
+        self.options.metrics.turned();
+        Ok(tokio::select! {
+            biased;
+            _ = self.options.stop.wait_for(|stop| *stop) => false,
+            () = tokio::time::sleep(wait) => true,
+        })
+    }
+
+    fn recovered(&self, patience: &Patience) {
+        if patience.attempts > 0 {
+            report::emit(&Event::SinkRecovered { attempts: patience.attempts });
+        }
+    }
+
+    /// Fills the tables that say what rows mean. A failure costs labels, no figures: it is tried again with
+    /// the next change of the plan.
+    pub(super) async fn describe(&mut self) {
+        let dictionary = self.interner.read(Clone::clone);
+        let labels = self.board.all_labels(self.plan.catalog());
+        let tree = self.standing.tree();
+        let catalog = self.plan.catalog();
+        if let Err(error) = self.sink.describe(catalog, &tree, &dictionary, &labels).await {
+            report::emit(&Event::SinkRetried { attempt: 1, wait: Duration::ZERO, error: &error });
+        }
+    }
+
+    /// Connects anew for the columns of the present plan.
+    pub(super) async fn reopen_sink(&mut self) -> Result<()> {
+        let mut patience = Patience::new();
+        loop {
+            match open_sink(&self.config, &self.plan, &self.state).await {
+                Ok((sink, _)) => {
+                    self.sink = sink;
+                    return Ok(());
+                }
+                Err(error) => {
+                    if !self.wait_for_postgres(error, &mut patience).await? {
+                        let what = "connecting to Postgres before the program was asked to end";
+                        return Err(Error::new(Kind::Temporary, what));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Opens the sink for a plan and takes the tables over from every earlier run.
+pub(super) async fn open_sink(
+    config: &crate::config::Config,
+    plan: &Plan,
+    state: &crate::state::State,
+) -> Result<(Sink, Option<crate::sink::Position>)> {
+    let catalog: &Catalog = plan.catalog();
+    let mut sink = Sink::open(config.sink.clone(), catalog).await?;
+    let run = crate::sink::RunId(rand::random());
+    let position = sink.take_over(run, state.pipeline_id().0).await?;
+    Ok((sink, position))
+}

@@ -1,0 +1,194 @@
+//! The restart protocol: from what is on disk and what is in Postgres to a pipeline that goes on.
+//!
+//! P is the epoch in Postgres, L the last in the log. When they agree, the records as of P are computed and their
+//! output dropped, and (P, L] is replayed as normal epochs. Otherwise everything is computed as of L and compared
+//! with the tables. When the tables were written from another state directory, that waits until every instance was
+//! read completely: before, most of their rows would look as if they should go.
+
+use std::sync::Arc;
+use std::time::Instant as Stopwatch;
+
+use tokio::sync::{mpsc, watch};
+
+use super::publish::open_sink;
+use super::standing::{Standing, as_changes, tree_of};
+use super::status::Board;
+use super::{EVENTS_WAITING_MAX, Meta, Options, Pipeline, Progress};
+use crate::config::Config;
+use crate::dataflow::{Dataflow, Input};
+use crate::error::{Error, Result};
+use crate::indicator::{Plan, schema_of};
+use crate::model::{Changes, Code, EpochInput, Interner, LocationTree, RecordKey};
+use crate::report::{self, Event};
+use crate::sink::Position;
+use crate::source::{self, Resume, Shared};
+use crate::state::{Agreement, Restored, State};
+
+/// Lays the packs of `config` out for these places.
+///
+/// # Errors
+/// A configuration error when they are too large.
+pub fn compile(config: &Config, tree: &LocationTree, interner: &Interner) -> Result<Arc<Plan>> {
+    let names = config.instance_names();
+    let definition = Arc::clone(&config.definition);
+    interner.write(|dictionary| Plan::compile(definition, &names, tree, dictionary)).map(Arc::new)
+}
+
+impl<'a> Pipeline<'a> {
+    /// Restores the state, brings the tables up to it, and starts the sources.
+    ///
+    /// # Errors
+    /// When the state is locked or damaged, Postgres cannot be reached or refuses, or a source cannot begin.
+    pub async fn start(config: Config, options: Options<'a>) -> Result<Self> {
+        let watch = Stopwatch::now();
+        report::emit(&Event::Started {
+            version: env!("CARGO_PKG_VERSION"),
+            instances: config.instances.len(),
+            workers: config.workers,
+        });
+        let mut state = State::open(&config.state)?;
+        let schema = schema_of(&config.definition);
+        // The sink needs the plan, the plan the places, and which epoch to restore is in the sink: a plan
+        // without places opens it the first time.
+        let bare = compile(&config, &LocationTree::default(), &Interner::default())?;
+        let position = position(&config, &bare, &state, &options).await?;
+        let ours = position.as_ref().filter(|p| p.pipeline == Some(state.pipeline_id().0));
+        let mut restored = state.restore(ours.map(|p| p.epoch), &schema)?;
+        let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
+        let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
+        let mut owed = debt(&position, &restored, &state);
+        if owed.is_none()
+            && restored.agreement == Agreement::Agrees
+            && position.as_ref().is_some_and(|p| p.fingerprint != plan.catalog().fingerprint)
+        {
+            restored = state.restore(None, &schema)?;
+            interner = Interner::new(std::mem::take(&mut restored.dictionary));
+            plan = compile(&config, &tree_of(&restored.locations), &interner)?;
+            owed = Some("the pack, the instances or the places changed".to_owned());
+        }
+        let (sink, _) = open_sink(&config, &plan, &state).await?;
+        let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
+        let codes = plan.instances().iter().map(|(code, _)| *code).collect();
+        let standing = Standing::of(&restored, codes);
+        let epoch = position.map_or(restored.last, |p| p.epoch.max(restored.last));
+        let board = Board::new(plan.instances(), &standing);
+        let (stop_sources, _) = watch::channel(false);
+        let (_, events) = mpsc::channel(1);
+        let mut pipeline = Self {
+            committed: restored.base,
+            events,
+            sources_running: 0,
+            config,
+            options,
+            state,
+            sink,
+            dataflow,
+            plan,
+            interner,
+            standing,
+            board,
+            epoch,
+            owed,
+            stop_sources,
+        };
+        pipeline.catch_up(restored, watch).await?;
+        pipeline.start_sources()?;
+        Ok(pipeline)
+    }
+
+    /// Computes the records as of the tables, then replays what the tables do not show yet.
+    async fn catch_up(&mut self, restored: Restored, watch: Stopwatch) -> Result<()> {
+        let Restored { records, tail, base, agreement, today, warnings, .. } = restored;
+        for why in &warnings {
+            report::emit(&Event::StateMended { why });
+        }
+        let record_count = records.len() as u64;
+        let mut complete = Changes::default();
+        if today.is_some() {
+            (self.options.observe)(&Progress::Computing { records: record_count });
+            complete = self.dataflow.advance(Input { changes: as_changes(records), today })?;
+        }
+        report::emit(&Event::Restored { epoch: base, records: record_count, took: watch.elapsed() });
+        if let (None, Agreement::Reconcile { why }) = (&self.owed, &agreement) {
+            self.owed = Some(why.clone());
+        }
+        if today.is_some() && self.owed.is_some() && self.may_settle() {
+            let why = self.owed.take().unwrap_or_default();
+            let input = EpochInput { today: None, ..self.next_input() };
+            let pending = self.state.append(&input, &self.interner)?;
+            self.epoch = input.epoch;
+            let logged = pending.wait()?;
+            self.reconcile(&logged, Meta::of(&input), &complete, &why, watch).await?;
+        }
+        drop(complete);
+        for input in tail {
+            self.replay(input).await?;
+        }
+        self.describe().await;
+        Ok(())
+    }
+
+    /// Whether the records that are visible are all that the tables could show.
+    fn may_settle(&self) -> bool {
+        !self.is_foreign || self.standing.all_released()
+    }
+
+    /// Runs an epoch that is in the log already.
+    async fn replay(&mut self, input: EpochInput) -> Result<()> {
+        let (epoch, meta) = (input.epoch, Meta::of(&input));
+        let visible = self.standing.absorb(input);
+        if visible.is_empty() {
+            return Ok(());
+        }
+        let logged = self.state.logged(epoch)?;
+        if visible.places_changed {
+            self.standing.hand_over(&mut self.dataflow, visible)?;
+            self.rebuild(&logged, meta, "the places of an instance changed").await?;
+            return Ok(());
+        }
+        let watch = Stopwatch::now();
+        let changes = self.dataflow.advance(visible.into_input())?;
+        if self.owed.is_none() {
+            self.publish(&logged, meta, &changes, watch).await?;
+        }
+        Ok(())
+    }
+
+    fn start_sources(&mut self) -> Result<()> {
+        let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        self.events = events;
+        let shared = Shared {
+            schema: Arc::clone(self.plan.schema()),
+            interner: self.interner.clone(),
+            key: self.config.pseudonym_key.clone(),
+            once: self.options.once,
+            events: sender,
+            stop: self.stop_sources.subscribe(),
+        };
+        let mut known = self.fingerprints()?;
+        for settings in &self.config.instances {
+            let found = self.plan.instances().iter().find(|(_, name)| *name == settings.name);
+            let (code, _) = found.ok_or_else(|| Error::bug("an instance has no code"))?;
+            let resume = Resume {
+                cursor: self.standing.cursors().get(code).cloned().unwrap_or_default(),
+                known: known.remove(code).unwrap_or_default(),
+            };
+            source::start(settings.clone(), resume, &shared)?;
+            self.sources_running += 1;
+        }
+        Ok(())
+    }
+
+    /// The fingerprint of each record that is known, deferred ones too, by instance.
+    fn fingerprints(&mut self) -> Result<std::collections::BTreeMap<Code, Vec<(RecordKey, u64)>>> {
+        let mut known: std::collections::BTreeMap<Code, Vec<_>> = Default::default();
+        for (key, case) in self.dataflow.records()? {
+            known.entry(case.instance()).or_default().push((key, case.fingerprint()));
+        }
+        for (instance, changes) in self.standing.deferred() {
+            let newest = changes.iter().filter_map(|c| Some((c.key, c.case.as_ref()?.fingerprint())));
+            known.entry(*instance).or_default().extend(newest);
+        }
+        Ok(known)
+    }
+}
