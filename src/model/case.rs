@@ -40,7 +40,7 @@ impl Case {
 
     /// A fingerprint of the content, to tell a real change from a stamp that merely moved.
     pub fn fingerprint(&self) -> u64 {
-        let mut hasher = foldhash::fast::FixedState::with_seed(0x746f_6e6c_65).build_hasher();
+        let mut hasher = foldhash::fast::FixedState::with_seed(0x0074_6f6e_6c65).build_hasher();
         for word in self.words.iter() {
             hasher.write_u32(*word);
         }
