@@ -225,7 +225,8 @@ impl PrivatePostgres {
 
     fn pg_ctl_start(&self) -> Result<()> {
         let doing = "starting the private Postgres";
-        let configuration = self.data().join("postgresql.conf");
+        // Read last, so it overrides what initdb found to work on this machine, and only that.
+        let configuration = self.data().join("postgresql.auto.conf");
         fs::write(&configuration, self.configuration())
             .and_then(|()| self.hand_over(&configuration))
             .and_then(|()| forget(&self.log_path()))
@@ -255,14 +256,14 @@ impl PrivatePostgres {
         run(&mut command, "stopping the private Postgres")
     }
 
-    /// All settings; what is not here has the server's own default, whatever this machine's locale
-    /// is.
+    /// What differs from the settings initdb wrote.
     fn configuration(&self) -> String {
         let on = if self.fsync { "on" } else { "off" };
         let sockets = self.directory.path().display().to_string().replace('\'', "''");
         format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{sockets}'\n\
              password_encryption = 'scram-sha-256'\nshared_buffers = '64MB'\nmax_wal_size = '4GB'\n\
+             timezone = 'UTC'\nlog_timezone = 'UTC'\n\
              fsync = {on}\nsynchronous_commit = {on}\nfull_page_writes = {on}\n",
             self.port
         )
@@ -411,7 +412,7 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        eventually("the cluster started", || answer.exists());
+        eventually("it answered", || answer.exists() || holder.try_wait().unwrap().is_some());
         let directory = PathBuf::from(fs::read_to_string(&answer).unwrap());
         let process = first_line(&directory.join("data/postmaster.pid"));
         let process = rustix::process::Pid::from_raw(process).unwrap();
@@ -425,7 +426,7 @@ mod tests {
 
     const WAIT_MAX: Duration = Duration::from_secs(60);
 
-    fn eventually(what: &str, holds: impl Fn() -> bool) {
+    fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !holds() {
             assert!(begun.elapsed() < WAIT_MAX, "waited a minute until {what}");
