@@ -30,5 +30,6 @@ pub mod error;
 pub mod sim;
 pub mod postgres;
 pub mod web;
+pub mod pipeline;
 pub mod config;
 pub mod cli;

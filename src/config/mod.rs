@@ -102,7 +102,9 @@ impl Config {
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self> {
         let doing = format!("reading {}", path.display());
         let text = fs::read_to_string(path).map_err(|e| {
-            Error::config(&doing).caused_by(e).advise("--config names the file; README has a first one")
+            Error::config(&doing)
+                .caused_by(e)
+                .advise("--config names the file; README has a first one")
         })?;
         if text.len() > CONFIG_BYTES_MAX {
             return Err(Error::config(format!("{doing}: longer than 1 MiB")));
@@ -139,8 +141,9 @@ impl Checker<'_> {
         Ok(Config {
             definition: self.packs(&raw.packs)?,
             pseudonym_key: Secret::from_file(&key_file).map_err(|error| {
-                self.at(&raw.pseudonym_key_file, "pseudonym_key_file", error)
-                    .advise("make one with: head -c 32 /dev/urandom | base64 > FILE; keep it for ever")
+                self.at(&raw.pseudonym_key_file, "pseudonym_key_file", error).advise(
+                    "make one with: head -c 32 /dev/urandom | base64 > FILE; keep it for ever",
+                )
             })?,
             sink: self.sink(&raw.database, overrides)?,
             state: state::Settings::new(
@@ -207,10 +210,7 @@ impl Checker<'_> {
         Ok(sink::Settings { address, schema: schema.unwrap_or_else(|| SCHEMA_DEFAULT.into()) })
     }
 
-    fn log(
-        &self,
-        raw: Option<Spanned<RawLog>>,
-    ) -> Result<(report::Format, Option<report::Level>)> {
+    fn log(&self, raw: Option<Spanned<RawLog>>) -> Result<(report::Format, Option<report::Level>)> {
         let Some(raw) = raw else { return Ok(Default::default()) };
         let RawLog { format, level } = raw.get_ref();
         let format = format.as_deref().map(str::parse).transpose();

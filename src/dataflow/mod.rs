@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::indicator::Plan;
-use crate::model::{Case, CellChange, Changes, Day, ExtractChange, RecordChange, RecordKey, Tally};
+use crate::model::{Case, CellChange, Changes, Day, ExtractChange, RecordChange, RecordKey};
 
 use worker::{Command, Reply};
 
@@ -88,6 +88,9 @@ impl Dataflow {
             cells.extend(part.cells);
             rows.extend(part.rows);
             gathered.tally += part.tally;
+            for (instance, more) in part.held {
+                *gathered.held.entry(instance).or_default() += more;
+            }
         }
         gathered.cells = pair_cells(cells);
         gathered.rows = pair_rows(rows);
@@ -172,14 +175,4 @@ fn pair_rows(mut updates: Vec<worker::RowUpdate>) -> Vec<ExtractChange> {
         }
     }
     changes
-}
-
-/// Sums tallies of workers.
-impl std::iter::Sum for Tally {
-    fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
-        iter.fold(Self::default(), |mut sum, tally| {
-            sum += tally;
-            sum
-        })
-    }
 }

@@ -1,6 +1,7 @@
 //! The upsert operator: a new version of a record becomes its old and its new version.
 
 use std::cell::{Cell as Counter, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use timely::dataflow::operators::Operator;
 
 use crate::dataflow::graph::Time;
 use crate::indicator::Plan;
-use crate::model::{Case, Day, RecordKey, Tally};
+use crate::model::{Case, Code, Day, RecordKey, Tally};
 
 /// What enters the graph. Of one epoch a tick comes first.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ type RecordMap = HashMap<RecordKey, Case, foldhash::fast::FixedState>;
 pub(super) struct Records {
     map: RefCell<RecordMap>,
     tally: Counter<Tally>,
+    held: RefCell<BTreeMap<Code, i64>>,
 }
 
 impl Records {
@@ -53,6 +55,11 @@ impl Records {
     /// What happened since it was last asked.
     pub(super) fn take_tally(&self) -> Tally {
         self.tally.take()
+    }
+
+    /// By how much the number of records grew since it was last asked.
+    pub(super) fn take_held(&self) -> BTreeMap<Code, i64> {
+        self.held.take()
     }
 
     /// Room for more records, so that a first load does not grow the map step by step.
@@ -71,6 +78,12 @@ impl Records {
             (Some(_), Some(_)) => tally.corrected += 1,
         }
         self.tally.set(tally);
+        let (before, after) = (old.map(Case::instance), new.map(Case::instance));
+        if before != after {
+            let mut held = self.held.borrow_mut();
+            before.into_iter().for_each(|instance| *held.entry(instance).or_default() -= 1);
+            after.into_iter().for_each(|instance| *held.entry(instance).or_default() += 1);
+        }
     }
 }
 

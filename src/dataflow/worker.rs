@@ -1,6 +1,7 @@
 //! The worker threads: one epoch at a time, in, through the graph, out.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,7 @@ use crate::dataflow::graph::{Ends, build};
 use crate::dataflow::upsert::{Delta, Records};
 use crate::error::{Error, Result};
 use crate::indicator::{CodedRow, Plan};
-use crate::model::{Case, Cell, Day, Measure, RecordChange, RecordKey, Tally};
+use crate::model::{Case, Cell, Code, Day, Measure, RecordChange, RecordKey, Tally};
 
 /// Records that enter the graph between two steps, so that a first load does not pile up in front of it.
 const RECORDS_PER_STEP: usize = 4_096;
@@ -45,6 +46,7 @@ pub(super) struct Part {
     pub(super) cells: Vec<CellUpdate>,
     pub(super) rows: Vec<RowUpdate>,
     pub(super) tally: Tally,
+    pub(super) held: BTreeMap<Code, i64>,
 }
 
 /// Where the ends of the graph put what came out during the epoch.
@@ -111,6 +113,7 @@ fn serve(
                     cells: outbox.cells.take(),
                     rows: outbox.rows.take(),
                     tally: records.take_tally(),
+                    held: records.take_held(),
                 })
             }
         };

@@ -3,6 +3,7 @@
 //! The plan is compiled from it for speed; the oracle reads it directly, so the two can disagree only by a bug.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::indicator::Labels;
 use crate::model::{Day, FieldType, PeriodType};
@@ -37,7 +38,7 @@ pub struct FieldDefinition {
     pub values: Vec<String>,
 }
 
-/// A field of a case, or of the rows of a subform.
+/// A field of a case, or of the rows of a subform; written `field` or `subform.field`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path {
     /// The subform, for a field of its rows.
@@ -72,6 +73,15 @@ pub struct DimensionDefinition {
     pub kind: DimensionKind,
     /// Labels of its values.
     pub labels: BTreeMap<String, Labels>,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subform {
+            None => f.write_str(&self.field),
+            Some(subform) => write!(f, "{subform}.{}", self.field),
+        }
+    }
 }
 
 /// How a value of a field becomes a value of a dimension.

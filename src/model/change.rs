@@ -1,8 +1,10 @@
 //! What an epoch changes: cells and anonymized rows, each with its old and its new content.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Measure, RecordKey};
+use super::{Cell, Code, Measure, RecordKey};
 
 /// A cell whose measure changed. An empty measure is a cell that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,4 +113,6 @@ pub struct Changes {
     pub rows: Vec<ExtractChange>,
     /// Changed cases.
     pub tally: Tally,
+    /// How many records each instance has more than before, or fewer.
+    pub held: BTreeMap<Code, i64>,
 }

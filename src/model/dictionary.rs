@@ -122,7 +122,12 @@ impl Interner {
         if let Some(code) = self.read(|dictionary| dictionary.code(domain, term)) {
             return Some(code);
         }
-        self.0.write().expect("no holder of the dictionary panics").intern(domain, term)
+        self.write(|dictionary| dictionary.intern(domain, term))
+    }
+
+    /// Adds to the dictionary.
+    pub fn write<T>(&self, write: impl FnOnce(&mut Dictionary) -> T) -> T {
+        write(&mut self.0.write().expect("no holder of the dictionary panics"))
     }
 
     /// Reads the dictionary.

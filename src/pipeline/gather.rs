@@ -16,7 +16,7 @@ const EPOCH_RECORDS_MAX: usize = 10_000;
 const EPOCH_RECORDS_LOADING_MAX: usize = 50_000;
 
 /// How often the loop turns when nothing happens.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What there is to do next.
 pub(super) enum Gathered {

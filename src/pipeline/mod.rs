@@ -25,11 +25,11 @@ use crate::sink::{EpochMeta, RowCounts, Sink};
 use crate::source;
 use crate::state::{SnapshotContent, State};
 
-use gather::Gathered;
-use standing::{Standing, Visible};
+use gather::{Gathered, HOUSEKEEPING_INTERVAL};
+use standing::Standing;
 use status::Board;
 
-pub use start::{compile, wipe_free_key};
+pub use start::compile;
 
 /// Batches that wait between the sources and the loop; a full channel slows the sources.
 const EVENTS_WAITING_MAX: usize = 8;
@@ -55,7 +55,15 @@ pub enum Progress {
     /// The tables are being brought up to the state.
     Computing { records: u64 },
     /// An epoch is committed.
-    Committed { epoch: Epoch, reason: Reason, cases: u64, cells: u64, rows: RowCounts, took: Duration, newest: Option<Instant> },
+    Committed {
+        epoch: Epoch,
+        reason: Reason,
+        cases: u64,
+        cells: u64,
+        rows: RowCounts,
+        took: Duration,
+        newest: Option<Instant>,
+    },
 }
 
 /// How a run ended.
@@ -82,6 +90,8 @@ pub struct Pipeline<'a> {
     epoch: Epoch,
     /// The last epoch that is in Postgres.
     committed: Epoch,
+    /// Whether the tables were written from another state directory.
+    is_foreign: bool,
     /// Why the tables must be compared with the state before anything else is written to them.
     owed: Option<String>,
     events: mpsc::Receiver<source::Event>,
@@ -107,6 +117,7 @@ impl Pipeline<'_> {
     }
 
     async fn turn_until_done(&mut self) -> Result<Ended> {
+        let mut kept = Stopwatch::now();
         loop {
             match self.gather().await? {
                 Gathered::Input(input) => {
@@ -114,9 +125,19 @@ impl Pipeline<'_> {
                         return Ok(Ended::Abandoned(self.committed));
                     }
                 }
-                Gathered::Idle => self.keep_house().await?,
-                Gathered::Done => return Ok(Ended::Finished(self.committed)),
+                Gathered::Idle => {}
+                Gathered::Done => break,
             }
+            if kept.elapsed() >= HOUSEKEEPING_INTERVAL {
+                self.keep_house().await?;
+                kept = Stopwatch::now();
+            }
+        }
+        let was_asked = *self.options.stop.borrow();
+        match self.board.take_failure().filter(|_| !was_asked) {
+            Some(error) => Err(error),
+            None if self.owed.is_some() => Ok(Ended::Abandoned(self.committed)),
+            None => Ok(Ended::Finished(self.committed)),
         }
     }
 
@@ -137,6 +158,7 @@ impl Pipeline<'_> {
             return Ok(true);
         }
         let changes = self.dataflow.advance(visible.into_input())?; // pure
+        self.standing.count(&changes.held);
         let logged = pending.wait()?;
         if self.owed.is_some() {
             return self.settle_debt(&logged, meta).await;
@@ -146,7 +168,7 @@ impl Pipeline<'_> {
 
     /// Compares the tables with the state, once everything that they hold can be known.
     async fn settle_debt(&mut self, logged: &Logged, meta: Meta) -> Result<bool> {
-        if !self.standing.all_released() {
+        if !self.may_settle() {
             return Ok(true);
         }
         let why = self.owed.take().unwrap_or_default();
@@ -165,9 +187,10 @@ impl Pipeline<'_> {
             today: self.standing.today(),
         })?;
         self.reopen_sink().await?;
-        if self.owed.is_some() {
+        if self.owed.is_some() && !self.may_settle() {
             return Ok(true);
         }
+        self.owed = None;
         self.reconcile(logged, meta, &complete, why, watch).await
     }
 

@@ -58,7 +58,6 @@ impl Pipeline<'_> {
             }
         };
         self.recovered(&patience);
-        self.standing.count(&changes.tally);
         self.acknowledge(durable, reason, changes, rows, watch)?;
         Ok(true)
     }
@@ -148,7 +147,7 @@ impl Pipeline<'_> {
     /// the next change of the plan.
     pub(super) async fn describe(&mut self) {
         let dictionary = self.interner.read(Clone::clone);
-        let labels = self.board.all_labels(self.plan.catalog());
+        let labels = self.board.all_labels(&self.plan);
         let tree = self.standing.tree();
         let catalog = self.plan.catalog();
         if let Err(error) = self.sink.describe(catalog, &tree, &dictionary, &labels).await {

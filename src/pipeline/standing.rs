@@ -20,7 +20,7 @@ pub(super) struct Standing {
     deferred: BTreeMap<Code, Vec<RecordChange>>,
     today: Option<Day>,
     locations: BTreeMap<Code, Vec<Location>>,
-    record_count: u64,
+    counts: BTreeMap<Code, u64>,
 }
 
 /// What an epoch lets the dataflow see.
@@ -57,7 +57,7 @@ impl Standing {
             deferred: restored.deferred.clone(),
             today: restored.today,
             locations: restored.locations.clone(),
-            record_count: restored.records.len() as u64,
+            counts: counts_of(&restored.records),
         }
     }
 
@@ -88,13 +88,9 @@ impl Standing {
     pub(super) fn hand_over(&mut self, dataflow: &mut Dataflow, visible: Visible) -> Result<()> {
         if !visible.changes.is_empty() || visible.today.is_some() {
             let changes = dataflow.advance(visible.into_input())?;
-            self.count(&changes.tally);
+            self.count(&changes.held);
         }
         Ok(())
-    }
-
-    pub(super) fn count(&mut self, tally: &crate::model::Tally) {
-        self.record_count += tally.added;
     }
 
     pub(super) fn is_released(&self, instance: Code) -> bool {
@@ -109,8 +105,22 @@ impl Standing {
         self.deferred.get(&instance).map_or(0, |changes| changes.len() as u64)
     }
 
+    /// Notes how many records an epoch added or removed.
+    pub(super) fn count(&mut self, held: &BTreeMap<Code, i64>) {
+        for (instance, more) in held {
+            let count = self.counts.entry(*instance).or_default();
+            *count = count.saturating_add_signed(*more);
+        }
+    }
+
+    /// Records of all instances that are published.
     pub(super) fn record_count(&self) -> u64 {
-        self.record_count
+        self.counts.values().sum()
+    }
+
+    /// Records of an instance that are known, published or not.
+    pub(super) fn records_of(&self, instance: Code) -> u64 {
+        self.counts.get(&instance).copied().unwrap_or(0) + self.deferred_count(instance)
     }
 
     pub(super) fn today(&self) -> Option<Day> {
@@ -142,6 +152,14 @@ pub(super) fn tree_of(locations: &BTreeMap<Code, Vec<Location>>) -> LocationTree
         tree.extend(places.iter().cloned());
     }
     tree
+}
+
+fn counts_of(records: &[(RecordKey, Case)]) -> BTreeMap<Code, u64> {
+    let mut counts = BTreeMap::new();
+    for (_, case) in records {
+        *counts.entry(case.instance()).or_default() += 1;
+    }
+    counts
 }
 
 /// Records as the changes that make them.

@@ -6,7 +6,7 @@
 //! read completely: before, most of their rows would look as if they should go.
 
 use std::sync::Arc;
-use std::time::Instant as Stopwatch;
+use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::sync::{mpsc, watch};
 
@@ -20,9 +20,12 @@ use crate::error::{Error, Result};
 use crate::indicator::{Plan, schema_of};
 use crate::model::{Changes, Code, EpochInput, Interner, LocationTree, RecordKey};
 use crate::report::{self, Event};
-use crate::sink::Position;
+use crate::sink::{Position, Sink};
 use crate::source::{self, Resume, Shared};
 use crate::state::{Agreement, Restored, State};
+
+/// Wait before a Postgres that cannot be reached at the start is asked again.
+const RETRY_WAIT: Duration = Duration::from_secs(2);
 
 /// Lays the packs of `config` out for these places.
 ///
@@ -51,12 +54,14 @@ impl<'a> Pipeline<'a> {
         // The sink needs the plan, the plan the places, and which epoch to restore is in the sink: a plan
         // without places opens it the first time.
         let bare = compile(&config, &LocationTree::default(), &Interner::default())?;
-        let position = position(&config, &bare, &state, &options).await?;
+        let (_, position) = open_patiently(&config, &bare, &state, &options).await?;
         let ours = position.as_ref().filter(|p| p.pipeline == Some(state.pipeline_id().0));
         let mut restored = state.restore(ours.map(|p| p.epoch), &schema)?;
         let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
         let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
-        let mut owed = debt(&position, &restored, &state);
+        let is_foreign = position.is_some() && ours.is_none();
+        let mut owed =
+            is_foreign.then(|| "the tables were written from another state directory".to_owned());
         if owed.is_none()
             && restored.agreement == Agreement::Agrees
             && position.as_ref().is_some_and(|p| p.fingerprint != plan.catalog().fingerprint)
@@ -88,6 +93,7 @@ impl<'a> Pipeline<'a> {
             standing,
             board,
             epoch,
+            is_foreign,
             owed,
             stop_sources,
         };
@@ -108,7 +114,11 @@ impl<'a> Pipeline<'a> {
             (self.options.observe)(&Progress::Computing { records: record_count });
             complete = self.dataflow.advance(Input { changes: as_changes(records), today })?;
         }
-        report::emit(&Event::Restored { epoch: base, records: record_count, took: watch.elapsed() });
+        report::emit(&Event::Restored {
+            epoch: base,
+            records: record_count,
+            took: watch.elapsed(),
+        });
         if let (None, Agreement::Reconcile { why }) = (&self.owed, &agreement) {
             self.owed = Some(why.clone());
         }
@@ -129,7 +139,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Whether the records that are visible are all that the tables could show.
-    fn may_settle(&self) -> bool {
+    pub(super) fn may_settle(&self) -> bool {
         !self.is_foreign || self.standing.all_released()
     }
 
@@ -148,6 +158,7 @@ impl<'a> Pipeline<'a> {
         }
         let watch = Stopwatch::now();
         let changes = self.dataflow.advance(visible.into_input())?;
+        self.standing.count(&changes.held);
         if self.owed.is_none() {
             self.publish(&logged, meta, &changes, watch).await?;
         }
@@ -186,9 +197,38 @@ impl<'a> Pipeline<'a> {
             known.entry(case.instance()).or_default().push((key, case.fingerprint()));
         }
         for (instance, changes) in self.standing.deferred() {
-            let newest = changes.iter().filter_map(|c| Some((c.key, c.case.as_ref()?.fingerprint())));
+            let newest =
+                changes.iter().filter_map(|c| Some((c.key, c.case.as_ref()?.fingerprint())));
             known.entry(*instance).or_default().extend(newest);
         }
         Ok(known)
+    }
+}
+
+/// Opens the sink, waiting for a Postgres that is away unless the run is to end by itself.
+async fn open_patiently(
+    config: &Config,
+    plan: &Plan,
+    state: &State,
+    options: &Options<'_>,
+) -> Result<(Sink, Option<Position>)> {
+    let mut stop = options.stop.clone();
+    let mut attempt = 0;
+    loop {
+        let error = match open_sink(config, plan, state).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) if options.once || !error.kind().may_pass() => return Err(error),
+            Err(error) => error,
+        };
+        attempt += 1;
+        options.metrics.unwell("Postgres cannot be reached");
+        options.metrics.turned();
+        let wait = RETRY_WAIT;
+        report::emit(&Event::SinkRetried { attempt, wait, error: &error });
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Err(error),
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }

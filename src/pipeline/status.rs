@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::Pipeline;
 use super::standing::Standing;
 use crate::error::{Error, Result};
-use crate::indicator::{Catalog, OptionText};
+use crate::indicator::{OptionText, Plan};
 use crate::model::{Code, Epoch, Instant};
 use crate::report::{self, Metrics};
 use crate::sink::InstanceStatus;
@@ -42,7 +42,10 @@ impl Board {
         let entry = |(number, (code, name)): (usize, &(Code, String))| {
             let state = if standing.is_released(*code) { "live" } else { "loading" };
             let status = InstanceStatus { instance: name.clone(), state, ..Default::default() };
-            (*code, Entry { name: name.clone(), number, status, total: None, begun: Stopwatch::now() })
+            (
+                *code,
+                Entry { name: name.clone(), number, status, total: None, begun: Stopwatch::now() },
+            )
         };
         Self {
             entries: instances.iter().enumerate().map(entry).collect(),
@@ -96,9 +99,9 @@ impl Board {
             }
             Event::Trouble { instance, error, retry_in } => {
                 let Some(entry) = self.entries.get_mut(instance) else { return };
-                let attempts = metrics.instance(entry.number).map_or(0, |counts| {
-                    counts.source_retries.fetch_add(1, Relaxed) + 1
-                });
+                let attempts = metrics
+                    .instance(entry.number)
+                    .map_or(0, |counts| counts.source_retries.fetch_add(1, Relaxed) + 1);
                 report::emit(&report::Event::SourceRetried {
                     instance: &entry.name,
                     attempt: u32::try_from(attempts).unwrap_or(u32::MAX),
@@ -112,7 +115,9 @@ impl Board {
                 self.is_stale = true;
             }
             Event::Ended { instance, result } => {
-                let (Err(error), Some(entry)) = (result, self.entries.get_mut(instance)) else { return };
+                let (Err(error), Some(entry)) = (result, self.entries.get_mut(instance)) else {
+                    return;
+                };
                 report::emit(&report::Event::SourceStopped { instance: &entry.name, error });
                 if let Some(counts) = metrics.instance(entry.number) {
                     counts.asked.store(0, Relaxed);
@@ -140,10 +145,11 @@ impl Board {
     }
 
     /// Labels that the servers gave for values that the catalog publishes.
-    pub(super) fn all_labels(&self, catalog: &Catalog) -> Vec<OptionText> {
+    pub(super) fn all_labels(&self, plan: &Plan) -> Vec<OptionText> {
         let mut texts = Vec::new();
-        for option in &catalog.options {
-            let fields = self.labels.values().flatten().filter(|field| field.field == option.field);
+        for option in &plan.catalog().options {
+            let from = plan.definition().dimensions[&option.dimension].from.to_string();
+            let fields = self.labels.values().flatten().filter(|field| field.field == from);
             let found = fields.flat_map(|field| &field.values).find(|(id, _)| *id == option.value);
             if let (Some((_, label)), true) = (found, option.label.is_empty()) {
                 texts.push(OptionText { label: label.clone(), ..option.clone() });
@@ -172,23 +178,24 @@ impl Board {
 impl Pipeline<'_> {
     /// Writes the status rows when they are due, or in any case when `now_or_never`.
     pub(super) async fn publish_status(&mut self, now_or_never: bool) -> Result<()> {
-        let is_due = self.board.written.is_none_or(|written| written.elapsed() > HEARTBEAT_INTERVAL);
+        let is_due =
+            self.board.written.is_none_or(|written| written.elapsed() > HEARTBEAT_INTERVAL);
         if self.committed.0 == 0 || !(is_due || self.board.is_stale || now_or_never) {
             return Ok(());
         }
-        let statuses: Vec<_> = self
-            .board
-            .entries
-            .iter()
-            .map(|(code, entry)| InstanceStatus {
-                cases_known: self.standing.records_of(*code),
-                progress: entry.total.filter(|total| *total > 0).map(|total| {
-                    (self.standing.records_of(*code) as f64 / total as f64).min(1.0)
-                }),
-                at: now(),
-                ..entry.status.clone()
-            })
-            .collect();
+        let statuses: Vec<_> =
+            self.board
+                .entries
+                .iter()
+                .map(|(code, entry)| InstanceStatus {
+                    cases_known: self.standing.records_of(*code),
+                    progress: entry.total.filter(|total| *total > 0).map(|total| {
+                        (self.standing.records_of(*code) as f64 / total as f64).min(1.0)
+                    }),
+                    at: now(),
+                    ..entry.status.clone()
+                })
+                .collect();
         // The figures do not depend on it: what fails here is tried again with the next heartbeat.
         if let Err(error) = self.sink.status(&statuses).await {
             if !error.kind().may_pass() {

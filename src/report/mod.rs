@@ -35,8 +35,8 @@ pub enum Event<'a> {
     Started { version: &'a str, instances: usize, workers: usize },
     /// The state directory was read and the dataflow holds it again.
     Restored { epoch: Epoch, records: u64, took: Duration },
-    /// The last write before a crash was incomplete; it had been promised to nobody and was cut.
-    TailCut { bytes: u64 },
+    /// Something in the state directory was not as it should be, and is now.
+    StateMended { why: &'a str },
     /// The tables did not agree with the state and were corrected.
     Reconciled { why: &'a str, rows: u64, took: Duration },
     /// An instance was read completely for the first time and became visible.
@@ -80,7 +80,7 @@ pub fn emit(event: &Event<'_>) {
         Event::Restored { epoch, records, took } => {
             info!(epoch = epoch.0, records, took_ms = ms(*took), "restored");
         }
-        Event::TailCut { bytes } => warn!(bytes, "cut the unfinished end of the log"),
+        Event::StateMended { why } => warn!(why, "mended the state"),
         Event::Reconciled { why, rows, took } => {
             info!(why, rows, took_ms = ms(*took), "reconciled the tables with the state");
         }

@@ -193,7 +193,8 @@ impl Sink {
         let Some(fingerprint) = owned.fingerprint.filter(|_| owned.epoch.0 > 0) else {
             return Ok(None);
         };
-        let sql = format!("SELECT pack, uuid_send(pipeline_id) FROM {}.tonle_pipeline", self.schema);
+        let sql =
+            format!("SELECT pack, uuid_send(pipeline_id) FROM {}.tonle_pipeline", self.schema);
         let row = self.client.query_one(&sql, &[]).await.map_err(failed("reading the position"))?;
         let pipeline: Option<Vec<u8>> = row.get(1);
         let pipeline = pipeline.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);

@@ -30,6 +30,7 @@ pub(super) struct Head {
     pub(super) epoch: i64,
     pub(super) previous: i64,
     pub(super) run: RunId,
+    pub(super) pipeline: u128,
     pub(super) at: Instant,
     pub(super) reason: Reason,
 }
@@ -37,7 +38,8 @@ pub(super) struct Head {
 impl Head {
     pub(super) fn new(epoch: Epoch, owned: &Owned, meta: EpochMeta) -> Result<Self> {
         let (epoch, previous) = (stored(epoch)?, stored(owned.epoch)?);
-        Ok(Self { epoch, previous, run: owned.run, at: meta.at, reason: meta.reason })
+        let Owned { run, pipeline, .. } = *owned;
+        Ok(Self { epoch, previous, run, pipeline, at: meta.at, reason: meta.reason })
     }
 }
 

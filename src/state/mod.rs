@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::model::{Durable, Epoch, EpochInput, Interner, Schema};
+use crate::model::{Durable, Epoch, EpochInput, Interner, Logged, Schema};
 
 use directory::{Directory, Listing, segment_name, snapshot_name};
 use log::Log;
@@ -135,6 +135,8 @@ struct Writing {
     files: Listing,
     /// What the tables showed when the state was restored; the next epoch is a greater one.
     published: Epoch,
+    /// The last epoch that was restored; restoring synced the end of the log.
+    restored: Epoch,
     committed: Epoch,
     /// The newest snapshot and its size in bytes.
     newest: Option<SnapshotWritten>,
@@ -224,6 +226,7 @@ impl State {
             log,
             files,
             published: published.unwrap_or_default(),
+            restored: restored.last,
             committed,
             newest: snapshot.map(|(epoch, bytes)| SnapshotWritten { epoch, bytes }),
             older_log_bytes: log_bytes,
@@ -252,6 +255,18 @@ impl State {
         let (pending, began) = writing.log.append(input, dictionary)?;
         writing.files.segments.extend(began);
         Ok(pending)
+    }
+
+    /// The proof that a restored epoch is in the log, for replaying it.
+    ///
+    /// # Errors
+    /// A bug when the epoch was not restored.
+    pub fn logged(&mut self, epoch: Epoch) -> Result<Logged> {
+        let restored = self.writing("replaying")?.restored;
+        if epoch > restored {
+            return Err(Error::bug(format!("epoch {epoch} is replayed, {restored} was restored")));
+        }
+        Ok(Logged::after_fsync(epoch))
     }
 
     /// Moves the restart point forward, never back, and removes what no restart needs any more.

@@ -142,7 +142,11 @@ impl Country {
 pub(crate) const FIRST_DAY: Day = Day(44_926);
 
 /// Up to `most` changes of a small pool of records: new, edited, disabled by an edit, gone, back again.
-pub(crate) fn changes(country: &mut Country, rng: &mut ChaCha8Rng, most: usize) -> Vec<RecordChange> {
+pub(crate) fn changes(
+    country: &mut Country,
+    rng: &mut ChaCha8Rng,
+    most: usize,
+) -> Vec<RecordChange> {
     (0..rng.random_range(0..=most))
         .map(|_| RecordChange {
             key: RecordKey(u128::from(rng.random_range(0_u32..60)) << 117 | 1),
