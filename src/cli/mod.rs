@@ -1,4 +1,90 @@
 //! The commands: one file each, each one call into the library.
 
-/// `tonle sim`
-pub mod sim;
+mod check;
+mod demo;
+mod run;
+mod sim;
+mod verify;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Overrides};
+use crate::error::{Error, Kind, Result};
+use crate::report;
+
+/// Keeps a reporting database true to one or many Primero instances.
+#[derive(Debug, Parser)]
+#[command(name = "tonle", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 a bug; 2 usage or configuration; 65 data differs; 69 unavailable; \
+75 try again; 77 permission.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the river: simulated Primeros, a private Postgres, and the pipeline between them.
+    Demo(demo::Args),
+    /// Read what changed and keep the tables true to it, continuously or once.
+    Run(run::Args),
+    /// Check configuration, packs, each Primero and Postgres; say what would be read and written.
+    Check(check::Args),
+    /// Compute everything anew from the state with a plain batch function and compare every table.
+    Verify(verify::Args),
+    /// Serve invented cases as a Primero would, or write them to files.
+    Sim(sim::Args),
+}
+
+/// The configuration file, for every command that reads one.
+#[derive(Clone, Debug, clap::Args)]
+struct ConfigArgs {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = "tonle.toml")]
+    config: PathBuf,
+    /// The database, instead of the one in the file.
+    #[arg(long, value_name = "URL", env = "TONLE_DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+}
+
+impl ConfigArgs {
+    /// Reads the configuration and starts the log as it says.
+    fn read(&self, workers: Option<usize>) -> Result<Config> {
+        let overrides = Overrides { workers, database_url: self.database_url.clone() };
+        let config = Config::read(&self.config, &overrides)?;
+        report::init(config.log_format, config.log_level)?;
+        Ok(config)
+    }
+}
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// Whatever ends it; the kind of the error decides the exit code.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Sim(args) => sim::run(args),
+    }
+}
+
+/// The runtime of everything that waits: HTTP and Postgres.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Unavailable, "starting the threads that wait").caused_by(e))
+}
+
+/// Writes a line to standard output; a reader that went away is no error.
+fn say(line: impl AsRef<str>) {
+    writeln!(std::io::stdout().lock(), "{}", line.as_ref()).ok();
+}

@@ -9,6 +9,7 @@ mod publish;
 mod standing;
 mod start;
 mod status;
+mod verify;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
@@ -30,6 +31,7 @@ use standing::Standing;
 use status::Board;
 
 pub use start::compile;
+pub use verify::{Verified, verify};
 
 /// Batches that wait between the sources and the loop; a full channel slows the sources.
 const EVENTS_WAITING_MAX: usize = 8;
