@@ -1,11 +1,13 @@
-//! Reads a record and strips it in one pass: what is not on the allow-list is skipped where it stands.
+//! Reads a record and strips it in one pass: what is not on the allow-list is skipped where it
+//! stands.
 //!
-//! **Invariant:** a value of a key that the schema does not name is never copied; an id leaves only as a keyed
-//! pseudonym, a birth date only as its month.
+//! **Invariant:** a value of a key that the schema does not name is never copied; an id leaves only
+//! as a keyed pseudonym, a birth date only as its month.
 //!
-//! A body is read in one fast pass. What that pass cannot take (an object where a text belongs, a number out of
-//! range, a broken escape) is an error of the whole body for the parser, so the body is then read once more,
-//! leniently: cut into records first and values second, each isolated from its neighbours.
+//! A body is read in one fast pass. What that pass cannot take (an object where a text belongs, a
+//! number out of range, a broken escape) is an error of the whole body for the parser, so the body
+//! is then read once more, leniently: cut into records first and values second, each isolated from
+//! its neighbours.
 
 use std::fmt;
 use std::sync::Arc;
@@ -99,6 +101,11 @@ impl Decoder {
         self.plan.instance
     }
 
+    /// What is read of a record.
+    pub(super) fn schema(&self) -> &Schema {
+        &self.plan.schema
+    }
+
     /// The dictionary that terms are added to.
     pub(super) fn interner(&self) -> &Interner {
         self.terms.interner()
@@ -112,8 +119,8 @@ impl Decoder {
     /// Decodes the body of a list.
     ///
     /// # Errors
-    /// A temporary error when the body is not the JSON of a list: it was cut or replaced on its way. Its text
-    /// quotes nothing of the body.
+    /// A temporary error when the body is not the JSON of a list: it was cut or replaced on its
+    /// way. Its text quotes nothing of the body.
     pub(super) fn page(&mut self, body: &[u8]) -> Result<Page> {
         if let Ok(page) = self.page_pass(body, false) {
             return Ok(page);
@@ -196,8 +203,9 @@ impl Decoder {
     }
 }
 
-/// The key of a row that has no id of its own, or repeats another's: made from what it says, in words rather than
-/// codes, and its ordinal among rows that say the same, so that neither its place nor the dictionary decides.
+/// The key of a row that has no id of its own, or repeats another's: made from what it says, in
+/// words rather than codes, and its ordinal among rows that say the same, so that neither its place
+/// nor the dictionary decides.
 fn derived_key(
     plan: &Plan,
     subform: usize,

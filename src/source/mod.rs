@@ -1,11 +1,16 @@
-//! What changed in Primero: asks, strips, and hands on coded cases. Nothing else knows HTTP or Primero's JSON.
+//! What changed in Primero: asks, strips, and hands on coded cases. Nothing else knows HTTP or
+//! Primero's JSON.
 //!
-//! Each instance is one task. It reads [pages](poll) from a server or [lines](replay) from files, [decodes](decode)
-//! each record in the call that reads it, and sends [`Event`]s into a bounded channel.
+//! Each instance is one task. It reads [pages](poll) from a server or [lines](replay) from files,
+//! [decodes](decode) each record in the call that reads it, and sends [`Event`]s into a bounded
+//! channel.
 //!
 //! **Invariant:** raw JSON never leaves this module; what leaves is coded, and keyed by pseudonyms.
 
+mod poll;
 mod replay;
+mod client;
+mod paths;
 mod decode;
 mod reader;
 mod value;
@@ -13,6 +18,10 @@ mod moment;
 mod plan;
 mod pseudonym;
 mod places;
+mod labels;
+mod probe;
+#[cfg(test)]
+mod scripted;
 mod outlet;
 mod settings;
 
@@ -25,10 +34,13 @@ use tokio::task::JoinHandle;
 use self::decode::Decoder;
 use self::moment::Zone;
 use self::outlet::{Halt, Outlet};
+use self::poll::Poll;
 use self::replay::Replay;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, Schema, Secret};
 
+pub use labels::FieldLabels;
+pub use probe::{Findings, check};
 pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
 
 /// Where to go on.
@@ -51,6 +63,13 @@ pub enum Event {
         instance: Code,
         /// Its places.
         places: Vec<Location>,
+    },
+    /// What the options of an instance are called.
+    Labels {
+        /// The instance.
+        instance: Code,
+        /// Options by field.
+        labels: Vec<FieldLabels>,
     },
     /// A complete read ended: everything that was there has been handed on.
     CaughtUp {
@@ -111,19 +130,36 @@ pub fn start(settings: Settings, resume: Resume, shared: &Shared) -> Result<Join
     let decoder = shared.decoder(&settings)?;
     let instance = decoder.instance();
     let outlet = Outlet::new(shared.events.clone(), shared.stop.clone());
-    let (events, once, poll_interval) =
-        (shared.events.clone(), shared.once, settings.poll_interval);
-    let SourceKind::File(files) = settings.kind else {
-        return Err(Error::config("servers are not read yet"));
+    let (once, poll_interval) = (shared.once, settings.poll_interval);
+    let Resume { cursor, known } = resume;
+    let mut reading = match settings.kind {
+        SourceKind::File(settings) => {
+            let replay = Replay { settings, decoder, cursor, poll_interval, once, outlet };
+            Reading::Files(Box::new(replay))
+        }
+        SourceKind::Server(settings) => {
+            let mut poll = Poll::new(settings, decoder, &shared.schema, cursor, known, outlet)?;
+            (poll.once, poll.poll_interval) = (once, poll_interval);
+            Reading::Server(Box::new(poll))
+        }
     };
-    let cursor = resume.cursor;
-    let mut replay = Replay { settings: files, decoder, cursor, poll_interval, once, outlet };
+    let events = shared.events.clone();
     Ok(tokio::spawn(async move {
-        let result = match replay.run().await {
+        let ended = match &mut reading {
+            Reading::Files(replay) => replay.run().await,
+            Reading::Server(poll) => poll.run().await,
+        };
+        let result = match ended {
             Ok(()) | Err(Halt::Stopped) => Ok(()),
             Err(Halt::Failed(error)) => Err(error),
         };
         // Nobody listening any more is the one way that this can fail, and then nobody minds.
         let _ = events.send(Event::Ended { instance, result }).await;
     }))
+}
+
+/// An instance being read.
+enum Reading {
+    Files(Box<Replay>),
+    Server(Box<Poll>),
 }

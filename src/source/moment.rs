@@ -24,8 +24,8 @@ pub(super) enum Moment {
 }
 
 impl Moment {
-    /// Reads `YYYY-MM-DD`, alone or followed by `T` or a space, `HH:MM[:SS[.fraction]]` and a zone: `Z`, `UTC`, `±HH`,
-    /// `±HHMM`, `±HH:MM` or nothing, which is UTC. Anything else is `None`.
+    /// Reads `YYYY-MM-DD`, alone or followed by `T` or a space, `HH:MM[:SS[.fraction]]` and a zone:
+    /// `Z`, `UTC`, `±HH`, `±HHMM`, `±HH:MM` or nothing, which is UTC. Anything else is `None`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut rest = Digits(text.as_bytes());
         let year = rest.number(4)?;

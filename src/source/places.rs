@@ -49,13 +49,15 @@ impl RawCode {
     }
 }
 
-/// What is left of texts by language without the empty ones, which Primero sends for missing translations.
+/// What is left of texts by language without the empty ones, which Primero sends for missing
+/// translations.
 pub(super) fn labels(texts: Texts) -> BTreeMap<String, String> {
     let full = |text: &String| !text.trim().is_empty() && text.len() <= LABEL_BYTES_MAX;
     texts.into_iter().filter_map(|(language, text)| Some((language, text.filter(full)?))).collect()
 }
 
-/// The places in a reply, and how many items it had; an item without a usable code or level is left out.
+/// The places in a reply, and how many items it had; an item without a usable code or level is left
+/// out.
 ///
 /// # Errors
 /// A temporary error when the reply is not a list of locations.

@@ -1,4 +1,5 @@
-//! The schema of a pack as the decoder needs it: every key of a record to its meaning by one look-up.
+//! The schema of a pack as the decoder needs it: every key of a record to its meaning by one
+//! look-up.
 
 use std::sync::Arc;
 

@@ -11,8 +11,9 @@ pub(super) const KEY_BYTES_MIN: usize = 16;
 
 /// Makes the keys of one instance and one type of record: HMAC-SHA-256, cut to 16 bytes.
 ///
-/// The keyed state, with instance and type already absorbed, is kept and cloned for each key. Every part of the
-/// message is preceded by its length, so no two different lists of parts give the same message.
+/// The keyed state, with instance and type already absorbed, is kept and cloned for each key. Every
+/// part of the message is preceded by its length, so no two different lists of parts give the same
+/// message.
 #[derive(Clone)]
 pub(super) struct Pseudonyms(Hmac<Sha256>);
 

@@ -1,7 +1,8 @@
 //! Replays files of cases, one JSON object a line, through the decoder that reads replies.
 //!
-//! Blocks of some megabytes are cut at line ends and decoded by several threads at once, but handed on in the
-//! order of the file, each with the cursor behind it. Memory is bounded by the blocks under way.
+//! Blocks of some megabytes are cut at line ends and decoded by several threads at once, but handed
+//! on in the order of the file, each with the cursor behind it. Memory is bounded by the blocks
+//! under way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -168,7 +169,8 @@ impl Replay {
     }
 }
 
-/// A thread of ours ended without an answer. What it said when it panicked may hold data, so it is not kept.
+/// A thread of ours ended without an answer. What it said when it panicked may hold data, so it is
+/// not kept.
 fn lost(_: tokio::task::JoinError) -> Error {
     Error::bug("replaying a file: a thread was lost")
 }
@@ -217,8 +219,8 @@ impl Blocks {
         Ok(Self { path, file, rest: Vec::new(), offset, skipping: false })
     }
 
-    /// The next lines; `None` at the end of what is there. A last line without an end is taken when the file is
-    /// `complete` or when it is whole JSON; otherwise somebody may still be writing it.
+    /// The next lines; `None` at the end of what is there. A last line without an end is taken when
+    /// the file is `complete` or when it is whole JSON; otherwise somebody may still be writing it.
     fn next(&mut self, complete: bool) -> Result<Option<Block>> {
         let mut oversized = 0;
         loop {

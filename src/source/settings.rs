@@ -50,7 +50,8 @@ pub struct RawSettings {
     pub overlap_minutes: Option<u32>,
     /// Whether a password may travel unencrypted to another machine.
     pub allow_plain_http: Option<bool>,
-    /// Files of cases as the API returns them, one JSON object a line, in the order of their versions.
+    /// Files of cases as the API returns them, one JSON object a line, in the order of their
+    /// versions.
     pub files: Option<Vec<PathBuf>>,
     /// A file with the reply of `/api/v2/locations`, beside `files`.
     pub locations: Option<PathBuf>,
@@ -107,8 +108,8 @@ pub struct FileSettings {
 }
 
 impl RawSettings {
-    /// Checks the settings; paths in them are relative to `directory`, that of the configuration file. Reads the
-    /// password.
+    /// Checks the settings; paths in them are relative to `directory`, that of the configuration
+    /// file. Reads the password.
     ///
     /// # Errors
     /// A configuration error that names the instance and the key.
@@ -203,18 +204,25 @@ fn server_url(text: &str, allow_plain_http: bool) -> Result<Url> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("url", "nothing may follow the path"));
     }
-    let here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(wrong("url", "it names no server")),
-    };
+    if url.host().is_none() {
+        return Err(wrong("url", "it names no server"));
+    }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if here || allow_plain_http => Ok(url),
+        "http" if is_this_machine(&url) || allow_plain_http => Ok(url),
         "http" => Err(wrong("url", "the password would travel unencrypted")
             .advise("use https, or set allow_plain_http = true on a network you trust")),
         _ => Err(wrong("url", "only https and http are spoken")),
+    }
+}
+
+/// Whether nothing that is sent there leaves this machine.
+pub(super) fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -8,7 +8,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use super::moment::{Moment, Zone};
 use crate::model::{CaseBuilder, Code, Domain, FieldType, Interner};
 
-/// Most terms that a decoder remembers for itself, per domain; beyond it asks the shared dictionary each time.
+/// Most terms that a decoder remembers for itself, per domain; beyond it asks the shared dictionary
+/// each time.
 const TERMS_MAX: usize = 1 << 16;
 
 /// A value that does not fit the declared type of its field.
@@ -18,7 +19,8 @@ pub(super) struct Misfit;
 /// A word; 0 is not recorded.
 pub(super) type Word = Result<u32, Misfit>;
 
-/// Codes of terms, with a memory of those met before, so that the shared dictionary is rarely locked.
+/// Codes of terms, with a memory of those met before, so that the shared dictionary is rarely
+/// locked.
 pub(super) struct Terms {
     interner: Interner,
     options: HashMap<Box<str>, Code>,
@@ -64,7 +66,8 @@ impl Terms {
     }
 }
 
-/// Reads one value of `field_type`. Objects are a syntax error here; the lenient pass makes a misfit of them.
+/// Reads one value of `field_type`. Objects are a syntax error here; the lenient pass makes a
+/// misfit of them.
 pub(super) struct ValueSeed<'a> {
     pub(super) field_type: FieldType,
     pub(super) terms: &'a mut Terms,

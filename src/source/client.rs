@@ -1,0 +1,245 @@
+//! Asks one Primero server over HTTP: signs in, keeps the session cookie, bounds everything, sorts
+//! what goes wrong.
+//!
+//! **Invariant:** an error text never holds a body, a query string or a credential.
+
+use std::sync::{Mutex, Once};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, COOKIE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE,
+};
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Response, StatusCode, Url};
+use zeroize::Zeroizing;
+
+use super::settings::{ServerSettings, is_this_machine};
+use crate::error::{Error, Kind, Result};
+use crate::model::Instant;
+
+/// Longest time for a connection to stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest silence of a server, which may have to scan its whole table before the first byte.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest time for one request, body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest body after decompression, in bytes: a thousand cases with all fields are 3 MB.
+const BODY_BYTES_MAX: usize = 64 << 20;
+/// Longest request line, in bytes: the proxy that ships with Primero refuses 1 kB and more.
+pub(super) const REQUEST_LINE_BYTES_MAX: usize = 1_000;
+/// Longest session cookie that is sent back, in bytes; the same proxy refuses longer headers.
+const COOKIE_BYTES_MAX: usize = 900;
+/// Longest wait that a server may ask for.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
+/// Most redirects in a row.
+const REDIRECTS_MAX: usize = 3;
+
+const SESSION_COOKIE: &str = "_app_session=";
+const USER_AGENT: &str = concat!("tonle/", env!("CARGO_PKG_VERSION"));
+
+/// A request that failed, with the wait that the server asked for.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: Error,
+    pub(super) retry_after: Option<Duration>,
+    /// Whether asking once more would do harm: another failed sign-in.
+    pub(super) is_final: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, retry_after: None, is_final: false }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+/// A body, and the server's clock when it was sent.
+pub(super) struct Reply {
+    pub(super) body: Vec<u8>,
+    pub(super) date: Option<Instant>,
+}
+
+/// A signed-in reader of one server.
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: String,
+    sign_in: HeaderValue,
+    cookie: Mutex<Option<HeaderValue>>,
+}
+
+impl Client {
+    /// A client; nothing is asked yet.
+    ///
+    /// # Errors
+    /// A configuration error when TLS cannot be set up.
+    pub(super) fn new(settings: &ServerSettings) -> Result<Self> {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            // Fails only when another part of the process has chosen a provider, which then serves
+            // as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        });
+        let mut http = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(Policy::custom(same_server))
+            .gzip(true);
+        if is_this_machine(&settings.url) {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|error| {
+            Error::config("setting up the HTTP client").caused_by(error.without_url())
+        })?;
+        let base = settings.url.as_str().trim_end_matches('/').to_owned();
+        let sign_in = sign_in(&settings.user, settings.password.expose())?;
+        Ok(Self { http, base, sign_in, cookie: Mutex::new(None) })
+    }
+
+    /// Bytes of the request line of `path`, which begins with `/api` and includes its query.
+    pub(super) fn request_line_bytes(&self, path: &str) -> usize {
+        let prefix = Url::parse(&self.base).map_or(0, |url| url.path().trim_end_matches('/').len());
+        "GET  HTTP/1.1\r\n".len() + prefix + path.len()
+    }
+
+    /// Checks that a proxy in front of the server will take the request for `path`.
+    ///
+    /// # Errors
+    /// A configuration error when the request line is too long.
+    pub(super) fn fits(&self, path: &str) -> Result<()> {
+        let bytes = self.request_line_bytes(path);
+        if bytes <= REQUEST_LINE_BYTES_MAX {
+            return Ok(());
+        }
+        let doing =
+            format!("asking for cases: the request line has {bytes} bytes, 1,000 may be sent");
+        Err(Error::config(doing).advise("let the packs read fewer fields"))
+    }
+
+    /// Asks for `path` once. What `doing` says goes into errors.
+    pub(super) async fn get(&self, path: &str, doing: &str) -> Result<Reply, Failure> {
+        self.fits(path)?;
+        let mut request = self
+            .http
+            .get(format!("{}{path}", self.base))
+            .header(AUTHORIZATION, self.sign_in.clone())
+            .header(ACCEPT, "application/json");
+        if let Some(cookie) = self.cookie.lock().expect("no holder of the cookie panics").clone() {
+            request = request.header(COOKIE, cookie);
+        }
+        let reply = request.send().await.map_err(|error| transport(doing, error))?;
+        self.keep_cookie(reply.headers());
+        if reply.status() != StatusCode::OK {
+            return Err(refusal(doing, &reply));
+        }
+        let date = reply.headers().get(DATE).and_then(http_date);
+        let date = date.map(|date| Instant(date.as_millisecond()));
+        Ok(Reply { body: read_body(doing, reply).await?, date })
+    }
+
+    /// Without its cookie sent back, each request leaves a row in a table of the server.
+    fn keep_cookie(&self, headers: &HeaderMap) {
+        for header in headers.get_all(SET_COOKIE) {
+            let pair = header.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+            if !pair.starts_with(SESSION_COOKIE.as_bytes()) || pair.len() > COOKIE_BYTES_MAX {
+                continue;
+            }
+            if let Ok(mut cookie) = HeaderValue::from_bytes(pair) {
+                cookie.set_sensitive(true);
+                *self.cookie.lock().expect("no holder of the cookie panics") = Some(cookie);
+            }
+        }
+    }
+}
+
+fn sign_in(user: &str, password: &[u8]) -> Result<HeaderValue> {
+    let plain = Zeroizing::new([user.as_bytes(), b":", password].concat());
+    let coded = Zeroizing::new(format!("Basic {}", STANDARD.encode(&*plain)));
+    let mut header = HeaderValue::from_str(&coded)
+        .map_err(|_| Error::bug("base64 gave something that no header can hold"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// Follows a redirect within one server only: the password is for it alone.
+fn same_server(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let first = attempt.previous().first().map(Url::origin);
+    if attempt.previous().len() > REDIRECTS_MAX || first != Some(attempt.url().origin()) {
+        return attempt.stop();
+    }
+    attempt.follow()
+}
+
+/// An error of the connection itself.
+fn transport(doing: &str, error: reqwest::Error) -> Failure {
+    let (kind, why) = if error.is_connect() {
+        (Kind::Unavailable, "no connection to the server")
+    } else if error.is_timeout() {
+        (Kind::Temporary, "the server took too long")
+    } else {
+        (Kind::Temporary, "the connection broke")
+    };
+    Error::new(kind, format!("{doing}: {why}")).caused_by(error.without_url()).into()
+}
+
+/// What a status other than 200 means.
+fn refusal(doing: &str, reply: &Response) -> Failure {
+    let status = reply.status();
+    let error = |kind, why: &str| {
+        Error::new(kind, format!("{doing}: the server answered {}: {why}", status.as_u16()))
+    };
+    let error = match status.as_u16() {
+        401 => error(Kind::Permission, "it does not know this user and password")
+            .advise("check both; it is not tried again, because six failures lock the account"),
+        403 => error(Kind::Permission, "the user's role lacks a right")
+            .advise("give the role read access to cases and the forms that are read"),
+        404 => error(Kind::Unavailable, "there is no such page; is this a Primero server?"),
+        429 => error(Kind::Temporary, "it is asked too often"),
+        503 => error(Kind::Temporary, "it is busy or being configured"),
+        500..=599 => error(Kind::Temporary, "it failed"),
+        300..=399 if reply.headers().contains_key(LOCATION) => {
+            error(Kind::Config, "it sends us to another server")
+                .advise("set url to the address that it ends at")
+        }
+        _ => error(Kind::Config, "it does not accept this request"),
+    };
+    let asked =
+        reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
+    let retry_after = asked.map(|wait| wait.min(RETRY_AFTER_MAX));
+    Failure { error, retry_after, is_final: status == StatusCode::UNAUTHORIZED }
+}
+
+/// The wait that `Retry-After` asks for: seconds, or a date.
+fn retry_after(value: &HeaderValue, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.to_str().ok()?.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = SystemTime::from(http_date(value)?);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+fn http_date(value: &HeaderValue) -> Option<Timestamp> {
+    Some(rfc2822::parse(value.to_str().ok()?).ok()?.timestamp())
+}
+
+async fn read_body(doing: &str, mut reply: Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = reply.chunk().await.map_err(|error| transport(doing, error))? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            let text = format!("{doing}: the reply is longer than 64 MiB");
+            return Err(Error::config(text).advise("set a smaller page_size").into());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}

@@ -1,0 +1,444 @@
+//! Polls one server: what changed since, in ascending order, from a lower bound that moves with
+//! what was read.
+//!
+//! A page is asked for again from the second of its last record; only when a whole page lies in one
+//! second, the next page of the same query is read. Each poll begins some minutes before the newest
+//! change seen, and what comes again unchanged is dropped by its fingerprint. The server's answer
+//! is never believed where it can be checked: a filter that was dropped, an order that was not kept
+//! and an empty page that should not be empty are faults, and a fault moves nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use jiff::Timestamp;
+use tokio::time::Instant as Clock;
+
+use super::client::{Client, Failure, Reply};
+use super::decode::{Decoded, Decoder, Page};
+use super::outlet::{Halt, Outlet};
+use super::settings::ServerSettings;
+use super::{Event, labels, paths, places};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Batch, Cursor, Instant, RecordChange, RecordKey, Refusal, Schema};
+
+/// Most pages of one query, that is of records that share one second.
+const PAGES_MAX: u32 = 10_000;
+/// Most refused records that are remembered, so that the overlap does not count them again.
+const SEEN_MAX: usize = 10_000;
+/// Failures in a row after which a run that is not continuous gives up.
+pub(super) const ATTEMPTS_MAX: u32 = 8;
+/// Time between two readings of locations and labels.
+const PLACES_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time after which locations and labels that could not be read are tried again.
+const PLACES_RETRY: Duration = Duration::from_secs(5 * 60);
+/// Places asked for at once.
+const PLACES_PER_PAGE: usize = 1_000;
+/// Most pages of places, and of lookups.
+const PLACES_PAGES_MAX: usize = 200;
+/// Furthest that a stored stamp with a zone of its own can be from the same stamp in UTC.
+const OFFSET_MS_MAX: i64 = 14 * 60 * 60 * 1_000;
+
+/// How long to wait after failures in a row: doubling from `base` to `most`, of which a random part
+/// of up to half is left out, so that many clients of one server do not come back together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    pub(super) base: Duration,
+    pub(super) most: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_secs(1), most: Duration::from_secs(5 * 60) }
+    }
+}
+
+impl Backoff {
+    fn wait(self, failures: u32) -> Duration {
+        let doubled = self.base.saturating_mul(1 << failures.saturating_sub(1).min(20));
+        doubled.min(self.most).mul_f64(rand::random_range(0.5..=1.0))
+    }
+}
+
+/// The poll of one instance.
+pub(super) struct Poll {
+    client: Client,
+    decoder: Decoder,
+    settings: ServerSettings,
+    fields: String,
+    cursor: Cursor,
+    /// The cursor of the last batch that was sent.
+    sent: Cursor,
+    known: HashMap<RecordKey, u64>,
+    seen: HashSet<(Option<Instant>, &'static str)>,
+    total: Option<u64>,
+    newest: Option<Instant>,
+    failures: u32,
+    places_due: Clock,
+    pub(super) backoff: Backoff,
+    pub(super) poll_interval: Duration,
+    pub(super) once: bool,
+    pub(super) outlet: Outlet,
+}
+
+/// Which page is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    /// Whole second, inclusive.
+    lower: Instant,
+    page: u32,
+}
+
+/// Why a step did not come to its end.
+enum Stumble {
+    Failure(Failure),
+    Halt(Halt),
+}
+
+impl From<Failure> for Stumble {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Error> for Stumble {
+    fn from(error: Error) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+impl From<Halt> for Stumble {
+    fn from(halt: Halt) -> Self {
+        Self::Halt(halt)
+    }
+}
+
+impl Poll {
+    /// A poll that goes on at `cursor`, with the fingerprints of what was handed on before.
+    ///
+    /// # Errors
+    /// A configuration error when the client cannot be set up or the fields do not fit into a
+    /// request.
+    pub(super) fn new(
+        settings: ServerSettings,
+        decoder: Decoder,
+        schema: &Schema,
+        cursor: Cursor,
+        known: Vec<(RecordKey, u64)>,
+        outlet: Outlet,
+    ) -> Result<Self> {
+        let client = Client::new(&settings)?;
+        let fields = paths::fields(schema);
+        client.fits(&paths::cases(&fields, Instant(0), settings.page_size, PAGES_MAX))?;
+        Ok(Self {
+            client,
+            decoder,
+            settings,
+            fields,
+            sent: cursor.clone(),
+            cursor,
+            known: known.into_iter().collect(),
+            seen: HashSet::new(),
+            total: None,
+            newest: None,
+            failures: 0,
+            places_due: Clock::now(),
+            backoff: Backoff::default(),
+            poll_interval: Duration::from_secs(10),
+            once: false,
+            outlet,
+        })
+    }
+
+    /// The decoder, with the dictionary that it filled.
+    #[cfg(test)]
+    pub(super) fn into_decoder(self) -> Decoder {
+        self.decoder
+    }
+
+    /// Polls until stopped, or until caught up when it runs `once`.
+    pub(super) async fn run(&mut self) -> Result<(), Halt> {
+        loop {
+            self.read_places().await?;
+            self.catch_up().await?;
+            let instance = self.decoder.instance();
+            let (total, newest) = (self.total.take(), self.newest);
+            self.outlet.send(Event::CaughtUp { instance, total, newest }).await?;
+            if self.once {
+                return Ok(());
+            }
+            self.outlet.wait(self.poll_interval).await?;
+        }
+    }
+
+    /// Reads page after page until there is nothing more.
+    async fn catch_up(&mut self) -> Result<(), Halt> {
+        let watermark = self.cursor.watermark.map_or(0, |watermark| watermark.0);
+        let overlap = i64::try_from(self.settings.overlap.as_millis()).unwrap_or(i64::MAX);
+        let lower = whole_second(Instant(watermark.saturating_sub(overlap).max(0)));
+        let mut at = Position { lower, page: 1 };
+        loop {
+            match self.step(at).await {
+                Ok(None) => {
+                    self.failures = 0;
+                    return Ok(());
+                }
+                Ok(Some(next)) => {
+                    // Only what leads further counts as success: the pages of one second begin anew
+                    // after each fault.
+                    if next.lower > at.lower {
+                        self.failures = 0;
+                    }
+                    at = next;
+                }
+                Err(Stumble::Halt(halt)) => return Err(halt),
+                Err(Stumble::Failure(failure)) => {
+                    self.recover(failure).await?;
+                    at.page = 1;
+                }
+            }
+        }
+    }
+
+    /// Reads one page and hands it on. `None` when it was the last.
+    async fn step(&mut self, at: Position) -> Result<Option<Position>, Stumble> {
+        let path = paths::cases(&self.fields, at.lower, self.settings.page_size, at.page);
+        let (page, date) = self.ask(&path, "asking for changed cases").await?;
+        let per = page.metadata.per.unwrap_or(u64::MAX).min(self.settings.page_size.into()).max(1);
+        if page.records.is_empty() {
+            self.verify_empty(at, &page, per).await?;
+            self.hand_on(Vec::new(), None, true).await?;
+            return Ok(None);
+        }
+        if at.page == 1 && at.lower == Instant(0) {
+            self.total = page.metadata.total;
+        }
+        let count = page.records.len() as u64;
+        let read = u64::from(at.page - 1) * per + count;
+        let complete = count < per;
+        if complete && page.metadata.total.is_some_and(|total| total > read) {
+            return Err(fault("it sent fewer cases than it says there are").into());
+        }
+        let strays = self.verify_filter(&page.records, at.lower).await?;
+        let stamps = || page.records.iter().filter_map(|decoded| decoded.stamp);
+        let now = date.unwrap_or_else(|| Instant(Timestamp::now().as_millisecond()));
+        let (newest, last) = (stamps().max(), stamps().next_back());
+        self.newest = self.newest.max(newest);
+        if complete {
+            // A stamp in the future must not carry the watermark past what is still to come.
+            self.hand_on(page.records, newest.map(|stamp| stamp.min(now)), true).await?;
+            return Ok(None);
+        }
+        let last = last.ok_or_else(|| fault("its cases have no time of last change"))?;
+        verify_order(&page.records)?;
+        let next = whole_second(last.min(now));
+        let next = if next > at.lower {
+            Position { lower: next, page: 1 }
+        } else if strays == 0 && at.page < PAGES_MAX {
+            Position { page: at.page + 1, ..at }
+        } else {
+            return Err(fault("a full page leads no further").into());
+        };
+        self.hand_on(page.records, Some(last.min(now)), false).await?;
+        Ok(Some(next))
+    }
+
+    async fn get(&mut self, path: &str, doing: &str) -> Result<Reply, Stumble> {
+        Ok(self.outlet.until_stop(self.client.get(path, doing)).await??)
+    }
+
+    async fn ask(&mut self, path: &str, doing: &str) -> Result<(Page, Option<Instant>), Stumble> {
+        let reply = self.get(path, doing).await?;
+        Ok((self.decoder.page(&reply.body)?, reply.date))
+    }
+
+    /// Hands on what is new of the records, with the cursor behind them.
+    async fn hand_on(
+        &mut self,
+        records: Vec<Decoded>,
+        watermark: Option<Instant>,
+        complete: bool,
+    ) -> Result<(), Halt> {
+        let mut misfits = BTreeMap::new();
+        let (mut changes, mut refusals) = (Vec::new(), Vec::new());
+        if self.seen.len() > SEEN_MAX {
+            self.seen.clear();
+        }
+        for Decoded { stamp, record } in records {
+            match record {
+                Ok(record) => {
+                    let fingerprint = record.case.fingerprint();
+                    if self.known.insert(record.key, fingerprint) == Some(fingerprint) {
+                        continue;
+                    }
+                    for index in record.misfits {
+                        let name = self.decoder.misfit_name(index).to_owned();
+                        *misfits.entry(name).or_default() += 1;
+                    }
+                    changes.push(RecordChange { key: record.key, case: Some(record.case) });
+                }
+                Err(reason) if self.seen.insert((stamp, reason)) => {
+                    refusals.push(Refusal { key: None, reason });
+                }
+                Err(_) => {}
+            }
+        }
+        self.cursor.watermark = self.cursor.watermark.max(watermark);
+        self.cursor.first_load_done |= complete;
+        if changes.is_empty() && refusals.is_empty() && self.cursor == self.sent {
+            return Ok(());
+        }
+        self.sent = self.cursor.clone();
+        let (instance, cursor) = (self.decoder.instance(), self.cursor.clone());
+        let misfits = misfits.into_iter().collect();
+        let batch = Batch { instance, changes, cursor, refusals, misfits };
+        self.outlet.send(Event::Batch(batch)).await
+    }
+
+    /// Believes an empty page only when the rest of what the server says agrees with it: a filter
+    /// that failed inside the server looks just the same.
+    async fn verify_empty(&mut self, at: Position, page: &Page, per: u64) -> Result<(), Stumble> {
+        if at.page > 1 {
+            let before = u64::from(at.page - 1) * per;
+            let ended = page.metadata.total.is_some_and(|total| total > 0 && total <= before);
+            return if ended { Ok(()) } else { Err(fault("a page in the middle is empty").into()) };
+        }
+        let (control, _) = self.ask(paths::NEWEST, "asking for the newest case").await?;
+        let newest = control.records.first().map(|decoded| decoded.stamp);
+        match newest {
+            None if self.known.is_empty() && control.metadata.total.unwrap_or(0) == 0 => {
+                self.total = Some(0);
+                Ok(())
+            }
+            Some(Some(newest)) if newest < at.lower => Ok(()),
+            _ => Err(fault("it sent an empty page although it holds cases").into()),
+        }
+    }
+
+    /// Checks each record against the filter, and returns how many lie outside it for a reason that
+    /// is known: a stamp stored with a zone of its own is compared without it. Anything else means
+    /// that the filter was dropped.
+    async fn verify_filter(
+        &mut self,
+        records: &[Decoded],
+        lower: Instant,
+    ) -> Result<usize, Stumble> {
+        let stamps = || records.iter().filter_map(|decoded| decoded.stamp);
+        let strays = stamps().filter(|stamp| *stamp < lower).count();
+        if strays == 0 {
+            return Ok(0);
+        }
+        let dropped = || {
+            Error::new(
+                Kind::Unavailable,
+                "asking for changed cases: the server ignored the filter by last_updated_at",
+            )
+            .advise("the user's role needs read access to cases; nothing was taken over")
+        };
+        if stamps().any(|stamp| stamp.0 < lower.0 - OFFSET_MS_MAX) {
+            return Err(dropped().into());
+        }
+        let (probe, _) = self.ask(paths::FAR_FUTURE, "testing the filter").await?;
+        if probe.records.is_empty() { Ok(strays) } else { Err(dropped().into()) }
+    }
+
+    /// Says what went wrong and waits, unless waiting cannot help.
+    async fn recover(&mut self, failure: Failure) -> Result<(), Halt> {
+        self.failures += 1;
+        let given_up = self.once && self.failures >= ATTEMPTS_MAX;
+        if given_up || !failure.error.kind().may_pass() {
+            return Err(Halt::Failed(failure.error));
+        }
+        let backoff = self.backoff.wait(self.failures);
+        let retry_in = failure.retry_after.map_or(backoff, |asked| asked.max(backoff));
+        self.trouble(failure.error, retry_in).await?;
+        self.outlet.wait(retry_in).await
+    }
+
+    async fn trouble(&mut self, error: Error, retry_in: Duration) -> Result<(), Halt> {
+        let instance = self.decoder.instance();
+        self.outlet.send(Event::Trouble { instance, error, retry_in }).await
+    }
+
+    /// Reads locations and labels when they are due. That they cannot be read is said, and never
+    /// stops the cases; only a refused password does.
+    async fn read_places(&mut self) -> Result<(), Halt> {
+        if Clock::now() < self.places_due {
+            return Ok(());
+        }
+        self.places_due = Clock::now() + PLACES_INTERVAL;
+        let places = self.send_places().await;
+        self.tolerate(places).await?;
+        let labels = self.send_labels().await;
+        self.tolerate(labels).await
+    }
+
+    async fn tolerate(&mut self, outcome: Result<(), Stumble>) -> Result<(), Halt> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Stumble::Halt(halt)) => Err(halt),
+            Err(Stumble::Failure(failure)) if failure.is_final => Err(Halt::Failed(failure.error)),
+            Err(Stumble::Failure(failure)) => {
+                self.places_due = Clock::now() + PLACES_RETRY;
+                self.trouble(failure.error, PLACES_RETRY).await
+            }
+        }
+    }
+
+    async fn send_places(&mut self) -> Result<(), Stumble> {
+        let mut places = Vec::new();
+        for page in 1..=PLACES_PAGES_MAX {
+            let path = paths::locations(page, PLACES_PER_PAGE);
+            let reply = self.get(&path, "asking for locations").await?;
+            let (more, count) = places::locations(&reply.body, self.decoder.interner())?;
+            places.extend(more);
+            if count < PLACES_PER_PAGE {
+                break;
+            }
+        }
+        let instance = self.decoder.instance();
+        Ok(self.outlet.send(Event::Locations { instance, places }).await?)
+    }
+
+    async fn send_labels(&mut self) -> Result<(), Stumble> {
+        let mut lookups = Vec::new();
+        for page in 1..=PLACES_PAGES_MAX {
+            let path = paths::lookups(page, PLACES_PER_PAGE);
+            let more = labels::lookups(&self.get(&path, "asking for lookups").await?.body)?;
+            let is_last = more.len() < PLACES_PER_PAGE;
+            lookups.extend(more);
+            if is_last {
+                break;
+            }
+        }
+        let forms = labels::forms(&self.get(paths::FORMS, "asking for forms").await?.body)?;
+        let labels = labels::of_schema(self.decoder.schema(), lookups, &forms);
+        let instance = self.decoder.instance();
+        Ok(self.outlet.send(Event::Labels { instance, labels }).await?)
+    }
+}
+
+/// An answer that contradicts itself or an earlier one. It may be right the next time.
+fn fault(what: &str) -> Error {
+    Error::new(
+        Kind::Temporary,
+        format!("asking for changed cases: the server is inconsistent: {what}"),
+    )
+    .advise("nothing was taken over; it is asked again")
+}
+
+fn whole_second(instant: Instant) -> Instant {
+    Instant(instant.0.div_euclid(1_000) * 1_000)
+}
+
+/// A full page must ascend, or its last record says nothing about what is still to come. A few
+/// records out of place are stamps stored with a zone of their own.
+fn verify_order(records: &[Decoded]) -> Result<()> {
+    let seconds: Vec<_> =
+        records.iter().filter_map(|decoded| decoded.stamp).map(whole_second).collect();
+    let falls = seconds.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    if falls * 4 > seconds.len() {
+        return Err(fault("its cases are not in the order that was asked for"));
+    }
+    Ok(())
+}
