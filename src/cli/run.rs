@@ -54,7 +54,9 @@ async fn serve(config: Config, once: bool) -> Result<()> {
     }
     match ended? {
         Ended::Finished(_) => Ok(()),
-        Ended::Abandoned(epoch) => Err(abandoned(&format!("epoch {epoch} is the last in Postgres"))),
+        Ended::Abandoned(epoch) => {
+            Err(abandoned(&format!("epoch {epoch} is the last in Postgres")))
+        }
     }
 }
 

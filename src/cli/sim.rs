@@ -13,7 +13,7 @@ const PASSWORD_BYTES_MAX: usize = 1_024;
 
 /// Serves invented cases as a Primero server would, or writes them to files.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub(super) struct Args {
     /// How many cases to invent.
     #[arg(long, default_value_t = 1_000)]
     cases: u64,
@@ -61,7 +61,7 @@ pub struct Args {
 /// # Errors
 /// [`Kind::Config`] for a wrong flag or an unreadable file; [`Kind::Unavailable`] when the address
 /// is taken or a file cannot be written.
-pub fn run(args: Args) -> Result<()> {
+pub(super) fn run(args: Args) -> Result<()> {
     let settings = settings(&args)?;
     if let Some(path) = &args.locations {
         generator::write_locations(create(path)?)?;

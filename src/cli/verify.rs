@@ -32,7 +32,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if verified.comparison.is_equal() {
         return Ok(());
     }
-    Err(Error::new(Kind::DataDiffers, "comparing the tables with the state: they differ")
-        .advise("the next `tonle run` corrects rows that an epoch touches; to correct all of them, \
-                 stop it and delete the state directory"))
+    Err(Error::new(Kind::DataDiffers, "comparing the tables with the state: they differ").advise(
+        "the next `tonle run` corrects rows that an epoch touches; to correct all of them, \
+                 stop it and delete the state directory",
+    ))
 }

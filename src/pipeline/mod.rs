@@ -94,6 +94,8 @@ pub struct Pipeline<'a> {
     committed: Epoch,
     /// Whether the tables were written from another state directory.
     is_foreign: bool,
+    /// Whether every instance is read again from the beginning, for fields that were never read.
+    is_rewound: bool,
     /// Why the tables must be compared with the state before anything else is written to them.
     owed: Option<String>,
     events: mpsc::Receiver<source::Event>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::model::{
-    Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange, RecordKey,
+    Arrival, Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange, RecordKey,
 };
 use crate::state::Restored;
 
@@ -69,19 +69,32 @@ impl Standing {
             let before = self.locations.insert(instance, places);
             visible.places_changed |= before.as_ref() != self.locations.get(&instance);
         }
-        for arrival in input.arrivals {
+        // What waits was read before the release, and that before what is seen at once.
+        let (waiting, seen): (Vec<_>, _) = input.arrivals.into_iter().partition(|a| a.deferred);
+        for arrival in waiting {
             self.cursors.insert(arrival.instance, arrival.cursor);
-            if arrival.deferred {
-                self.deferred.entry(arrival.instance).or_default().extend(arrival.changes);
-            } else {
-                visible.changes.extend(arrival.changes);
-            }
+            self.deferred.entry(arrival.instance).or_default().extend(arrival.changes);
         }
         for instance in input.released {
             self.released.insert(instance);
             visible.changes.extend(self.deferred.remove(&instance).unwrap_or_default());
         }
+        for arrival in seen {
+            self.cursors.insert(arrival.instance, arrival.cursor);
+            visible.changes.extend(arrival.changes);
+        }
         visible
+    }
+
+    /// Makes every instance be read again from the beginning, because fields are asked for that were never read.
+    pub(super) fn rewind(&self) -> Vec<Arrival> {
+        let rewound = |(instance, cursor): (&Code, &Cursor)| Arrival {
+            instance: *instance,
+            cursor: Cursor { first_load_done: cursor.first_load_done, ..Cursor::default() },
+            deferred: !self.is_released(*instance),
+            changes: Vec::new(),
+        };
+        self.cursors.iter().map(rewound).collect()
     }
 
     /// Lets the dataflow see what an epoch changed, for callers that do not want to know what follows from it.

@@ -5,6 +5,7 @@
 //! with the tables. When the tables were written from another state directory, that waits until every instance was
 //! read completely: before, most of their rows would look as if they should go.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
@@ -94,6 +95,7 @@ impl<'a> Pipeline<'a> {
             board,
             epoch,
             is_foreign,
+            is_rewound: false,
             owed,
             stop_sources,
         };
@@ -104,7 +106,7 @@ impl<'a> Pipeline<'a> {
 
     /// Computes the records as of the tables, then replays what the tables do not show yet.
     async fn catch_up(&mut self, restored: Restored, watch: Stopwatch) -> Result<()> {
-        let Restored { records, tail, base, agreement, today, warnings, .. } = restored;
+        let Restored { records, tail, base, agreement, today, warnings, new_fields, .. } = restored;
         for why in &warnings {
             report::emit(&Event::StateMended { why });
         }
@@ -135,6 +137,12 @@ impl<'a> Pipeline<'a> {
             self.replay(input).await?;
         }
         self.describe().await;
+        if !new_fields.is_empty() {
+            report::emit(&Event::Rewound { fields: &new_fields.join(", ") });
+            let input = EpochInput { arrivals: self.standing.rewind(), ..self.next_input() };
+            self.turn(input).await?;
+            self.is_rewound = true;
+        }
         Ok(())
     }
 
@@ -176,7 +184,7 @@ impl<'a> Pipeline<'a> {
             events: sender,
             stop: self.stop_sources.subscribe(),
         };
-        let mut known = self.fingerprints()?;
+        let mut known = if self.is_rewound { BTreeMap::new() } else { self.fingerprints()? };
         for settings in &self.config.instances {
             let found = self.plan.instances().iter().find(|(_, name)| *name == settings.name);
             let (code, _) = found.ok_or_else(|| Error::bug("an instance has no code"))?;
@@ -191,8 +199,8 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The fingerprint of each record that is known, deferred ones too, by instance.
-    fn fingerprints(&mut self) -> Result<std::collections::BTreeMap<Code, Vec<(RecordKey, u64)>>> {
-        let mut known: std::collections::BTreeMap<Code, Vec<_>> = Default::default();
+    fn fingerprints(&mut self) -> Result<BTreeMap<Code, Vec<(RecordKey, u64)>>> {
+        let mut known: BTreeMap<Code, Vec<_>> = BTreeMap::new();
         for (key, case) in self.dataflow.records()? {
             known.entry(case.instance()).or_default().push((key, case.fingerprint()));
         }

@@ -58,7 +58,9 @@ pub async fn verify(config: &Config) -> Result<Verified> {
     )?;
     if plan.catalog().fingerprint != position.fingerprint {
         let what = "the tables follow another pack, other instances or other places";
-        return Err(Error::new(Kind::DataDiffers, what).advise("`tonle run` brings them up to date"));
+        return Err(
+            Error::new(Kind::DataDiffers, what).advise("`tonle run` brings them up to date")
+        );
     }
     let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
     let tables = expected(config, &restored);

@@ -39,6 +39,8 @@ pub enum Event<'a> {
     StateMended { why: &'a str },
     /// The tables did not agree with the state and were corrected.
     Reconciled { why: &'a str, rows: u64, took: Duration },
+    /// The pack asks for fields that were never read: every instance is read again from the beginning.
+    Rewound { fields: &'a str },
     /// An instance was read completely for the first time and became visible.
     FirstLoadFinished { instance: &'a str, cases: u64, took: Duration },
     /// An epoch is committed in Postgres.
@@ -80,6 +82,7 @@ pub fn emit(event: &Event<'_>) {
         Event::Restored { epoch, records, took } => {
             info!(epoch = epoch.0, records, took_ms = ms(*took), "restored");
         }
+        Event::Rewound { fields } => info!(fields, "reads everything again for new fields"),
         Event::StateMended { why } => warn!(why, "mended the state"),
         Event::Reconciled { why, rows, took } => {
             info!(why, rows, took_ms = ms(*took), "reconciled the tables with the state");

@@ -11,6 +11,7 @@ mod compare;
 mod connection;
 mod describe;
 mod encode;
+mod headline;
 mod identifier;
 mod layout;
 mod reconcile;
@@ -41,6 +42,7 @@ pub use self::address::{Address, Protection};
 pub use self::check::{Check, MAJOR_VERSION_MAX, MAJOR_VERSION_MIN, check};
 pub use self::compare::Comparison;
 pub use self::describe::InstanceStatus;
+pub use self::headline::{Headline, headlines};
 pub use self::reconcile::ReconcileCounts;
 
 /// One run of the program, from start to end; the newest run that took over may write.

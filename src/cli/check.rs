@@ -1,0 +1,91 @@
+//! `tonle check`: everything that can be known before anything runs.
+
+use super::{ConfigArgs, say};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::indicator::schema_of;
+use crate::model::{Interner, LocationTree, Schema};
+use crate::pipeline::compile;
+use crate::{sink, source};
+
+/// Checks configuration, packs, each Primero and Postgres; nothing is written.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let config = args.config.read(None)?;
+    super::runtime()?.block_on(check(&config))
+}
+
+async fn check(config: &Config) -> Result<()> {
+    let schema = schema_of(&config.definition);
+    let plan = compile(config, &LocationTree::default(), &Interner::default())?;
+    let catalog = plan.catalog();
+    say(format!("packs      {}", catalog.pack));
+    say(format!("indicators {}", catalog.indicators.len()));
+    say(format!("reads      {}", schema.names().collect::<Vec<_>>().join(", ")));
+    say(
+        "never reads names, contacts, addresses, document numbers, photos, notes or any other field",
+    );
+    let mut failure = None;
+    for instance in &config.instances {
+        match source::check(instance, &schema).await {
+            Ok(findings) => tell(&instance.name, &findings, &schema),
+            Err(error) => {
+                say(format!("instance   {}: FAILED: {error}", instance.name));
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match sink::check(&config.sink, catalog).await {
+        Ok(found) => {
+            say(format!("postgres   {}, {}", found.server, found.database));
+            let state = if found.schema_exists { "exists" } else { "will be made" };
+            say(format!("           schema {} {state}", config.sink.schema));
+            say(format!("writes     {}", found.tables.join(", ")));
+            found.warnings.iter().for_each(|warning| say(format!("           note: {warning}")));
+        }
+        Err(error) => {
+            say(format!("postgres   FAILED: {error}"));
+            failure.get_or_insert(error);
+        }
+    }
+    say(format!("state      {}", config.state.directory().display()));
+    match failure {
+        None => {
+            say("all is well");
+            Ok(())
+        }
+        Some(error) => Err(summary(error)),
+    }
+}
+
+fn tell(name: &str, findings: &source::Findings, schema: &Schema) {
+    let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+    say(format!(
+        "instance   {name}: version {}, {} cases visible, {} places, request line {} bytes",
+        findings.version.as_deref().unwrap_or("?"),
+        count(findings.case_count),
+        count(findings.location_count.map(|count| count as u64)),
+        findings.request_line_bytes,
+    ));
+    let asked = schema.names().count();
+    if !findings.fields_missing.is_empty() {
+        say(format!(
+            "           of {asked} fields asked for, these did not come in {} cases: {}",
+            findings.sample_count,
+            findings.fields_missing.join(", ")
+        ));
+        say(
+            "           (not filled in, not on a form that the role can read, or not existing here)",
+        );
+    }
+}
+
+/// The kind of the first failure decides the exit code; what it was has been said above.
+fn summary(error: Error) -> Error {
+    error.while_doing("checking")
+}
