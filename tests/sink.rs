@@ -205,6 +205,41 @@ async fn the_same_epoch_is_written_once() {
 }
 
 #[tokio::test]
+async fn an_epoch_that_a_lost_connection_committed_after_all_is_accepted() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let late = "UPDATE {s}.tonle_pipeline SET epoch = 2";
+    let schema = format!("\"{}\"", world.settings.schema.replace('"', "\"\""));
+    world.db.batch_execute(&late.replace("{s}", &schema)).await.unwrap();
+    let next = changes(vec![change(cell(0, 0, 0), (5, 0), (6, 0))], vec![]);
+    assert_eq!(world.write(2, &next).await.unwrap(), 0);
+    assert_eq!(world.write(3, &next).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn listeners_hear_the_epoch_and_the_tables() {
+    let mut world = World::new().await;
+    let server = Postgres::shared();
+    let url = server.url();
+    let mut config = tokio_postgres::Config::new();
+    config.host(url.split_once("host=").unwrap().1).user("tonle").dbname("postgres");
+    let (listener, mut connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let tokio_postgres::AsyncMessage::Notification(notification) = message {
+                let _ = heard.send(notification.payload().to_owned());
+            }
+        }
+    });
+    listener.batch_execute("LISTEN tonle").await.unwrap();
+    world.write(987_654_321, &first()).await.unwrap();
+    let expected = r#"{"epoch":987654321,"tables":["indicator_values","cases"]}"#;
+    let wait = async { while hearing.recv().await.unwrap() != expected {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lost_connection_is_made_again_and_nothing_is_written_twice() {
     let mut world = World::new().await;
     world.write(1, &first()).await.unwrap();

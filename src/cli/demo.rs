@@ -153,7 +153,6 @@ struct Screen {
     edits_per_second: u32,
     how_long: Duration,
     begun: Stopwatch,
-    visible: usize,
 }
 
 impl Screen {
@@ -169,7 +168,6 @@ impl Screen {
             edits_per_second: args.edits_per_second,
             how_long: args.how_long,
             begun: Stopwatch::now(),
-            visible: 0,
         }
     }
 
@@ -181,20 +179,23 @@ impl Screen {
                 self.bar.set_position(loaded.values().sum());
             }
             Progress::Computing { .. } => {}
-            Progress::Committed { reason: Reason::FirstLoad, cases, cells, rows, .. } => {
-                self.visible += 1;
+            Progress::Committed {
+                reason: Reason::FirstLoad, cases, cells, rows, complete, ..
+            } => {
                 let line = format!(
                     "  {cases} cases -> {cells} indicator values, {} rows written",
                     rows.total()
                 );
-                if self.visible == self.sims.len() {
+                if *complete {
                     self.bar.finish_and_clear();
                 }
                 self.bar.suspend(|| say(line));
-                if self.visible == self.sims.len() {
+                if *complete {
                     self.go_live();
                 }
             }
+            // The places of an instance, before its cases.
+            Progress::Committed { cases: 0, .. } => {}
             Progress::Committed { epoch, cases, cells, rows, newest, .. } => {
                 let latency = newest.map(|at| Timestamp::now().as_millisecond() - at.0);
                 let latency = latency.map_or("?".to_owned(), |ms| ms.to_string());

@@ -65,6 +65,8 @@ pub enum Progress {
         rows: RowCounts,
         took: Duration,
         newest: Option<Instant>,
+        /// Whether every instance is published.
+        complete: bool,
     },
 }
 

@@ -114,6 +114,7 @@ impl Pipeline<'_> {
             rows,
             took,
             newest: self.board.newest(),
+            complete: self.standing.all_released(),
         });
         Ok(())
     }

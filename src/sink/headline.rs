@@ -32,13 +32,13 @@ pub async fn headlines(settings: &Settings, catalog: &Catalog) -> Result<Vec<Hea
     }
     let client = connection::connect(&settings.address).await?;
     let sql = format!(
-        "SELECT DISTINCT ON (v.indicator) v.indicator, coalesce(i.title->>'en', ''), v.period_type,
+        "SELECT DISTINCT ON (indicator) indicator, coalesce(i.title->>'en', ''), v.period_type,
                 v.period_start::text, v.value::float8
-         FROM {schema}.indicator_values v JOIN {schema}.indicators i ON i.code = v.indicator
+         FROM {schema}.indicator_values v JOIN {schema}.indicators i USING (indicator)
          WHERE v.instance = 'all' AND i.unit = 'count'
            AND (v.period_start IS NULL OR v.period_start <= date_trunc('month', v.updated_at))
            {totals}
-         ORDER BY v.indicator, v.period_type = 'month' DESC, v.period_start DESC"
+         ORDER BY indicator, v.period_type = 'month' DESC, v.period_start DESC"
     );
     let rows = client.query(&sql, &[]).await.map_err(failed("reading the newest totals"))?;
     Ok(rows

@@ -260,9 +260,31 @@ impl Sink {
         let writer = EpochWriter { client, statements, layout, keys, naming, head };
         self.is_unsettled = true;
         let written = writer.write(changes, &counts).await;
-        self.settle(written).await?;
+        if let Err(error) = self.settle(written).await {
+            return self.committed_before(epoch, &owned, error).await;
+        }
         self.owned = Some(Owned { epoch, ..owned });
         Ok((Durable::after_commit(epoch), counts))
+    }
+
+    /// The server may have gone on with a transaction whose connection was lost, and have committed it while
+    /// it was sent again. Then the fence refuses the second one, and the row says that the first one won.
+    async fn committed_before(
+        &mut self,
+        epoch: Epoch,
+        owned: &Owned,
+        error: Error,
+    ) -> Result<(Durable, RowCounts)> {
+        if error.kind() != Kind::Config || self.is_unsettled {
+            return Err(error);
+        }
+        match read_pipeline(&self.client, &self.schema).await? {
+            Some(row) if row.run == owned.run && row.epoch == epoch => {
+                self.owned = Some(row);
+                Ok((Durable::after_commit(epoch), RowCounts::default()))
+            }
+            _ => Err(error),
+        }
     }
 
     /// Makes the tables equal to `complete`, whose cells and rows are all there is, and gives them the columns
@@ -300,18 +322,19 @@ impl Sink {
         self.statements = None;
         let fingerprint = Some(self.layout.fingerprint);
         self.owned = Some(Owned { epoch, fingerprint, ..owned });
-        self.analyze().await?;
+        self.analyze().await;
         Ok((Durable::after_commit(epoch), counts))
     }
 
-    /// Gives the planner of whoever reads the tables the right picture after a large change.
-    async fn analyze(&self) -> Result<()> {
+    /// Gives the planner of whoever reads the tables the right picture after a large change. Everything is
+    /// committed already, and the server does the same by itself later, so a failure is none.
+    async fn analyze(&self) {
         let schema = &self.schema;
         let mut sql = format!("ANALYZE {schema}.indicator_values, {schema}.changes");
         for extract in &self.layout.extracts {
             sql.push_str(&format!(", {schema}.{}", extract.table));
         }
-        self.client.batch_execute(&sql).await.map_err(failed("analyzing the tables"))
+        let _ = self.client.batch_execute(&sql).await;
     }
 
     /// Compares the tables with `complete` and changes nothing.
@@ -374,7 +397,7 @@ impl Sink {
             return Ok(());
         }
         let owned = self.owned.ok_or_else(|| Error::bug("statements are made before take_over"))?;
-        if owned.epoch.0 == 0 && owned.fingerprint.is_none() {
+        if owned.epoch.0 == 0 && !self.follows_catalog() {
             self.first_tables(owned.run, owned.pipeline).await?;
             self.owned = Some(Owned { fingerprint: Some(self.layout.fingerprint), ..owned });
         }
@@ -426,6 +449,7 @@ fn replaced() -> Error {
         .advise("two copies of tonle write to this schema: stop one")
 }
 
+/// Waits for a transaction that is moving the fence, such as that of a connection that was lost.
 async fn read_pipeline(client: &Client, schema: &Identifier) -> Result<Option<Owned>> {
     let sql = format!("SELECT epoch, fingerprint, uuid_send(run_id) FROM {schema}.tonle_pipeline");
     let row = client.query_opt(&sql, &[]).await.map_err(failed("reading the position"))?;
