@@ -4,5 +4,7 @@
 
 mod contract_sim;
 mod oracle;
+mod sink;
+mod state;
 mod support;
 mod tidy;

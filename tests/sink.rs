@@ -14,7 +14,7 @@ use tonle::model::{
 };
 use tonle::sink::{Address, EpochMeta, InstanceStatus, RunId, Settings, Sink, check};
 
-use crate::support::postgres::Postgres;
+use crate::support::postgres::Database;
 
 /// A plan small enough to see through: tables 0 and 1 are counts, 2 is a share; the dimensions hold sex.
 struct Plan {
@@ -62,13 +62,12 @@ fn catalog() -> Catalog {
     }
 }
 
-/// One server for all tests, a schema for each.
+/// A database for each test.
 struct World {
     settings: Settings,
     sink: Sink,
     db: tokio_postgres::Client,
-    /// Last, so that it is stopped when nobody is connected any more.
-    _server: Arc<Postgres>,
+    server: Database,
 }
 
 static SCHEMAS: AtomicU32 = AtomicU32::new(0);
@@ -77,12 +76,12 @@ const META: EpochMeta = EpochMeta { at: Instant(1_700_000_000_000), reason: Reas
 impl World {
     async fn new() -> Self {
         let number = SCHEMAS.fetch_add(1, Ordering::Relaxed);
-        let server = Postgres::shared();
-        let address = Address::parse(&server.url(), None).unwrap();
+        let server = Database::fresh();
+        let address = Address::parse(&server.url, None).unwrap();
         let settings = Settings { address, schema: format!("test \"{number}\"; --") };
         let mut sink = Sink::open(settings.clone(), &catalog()).await.unwrap();
         assert_eq!(sink.take_over(RunId(1), 77).await.unwrap(), None);
-        Self { settings, sink, db: client(&server).await, _server: server }
+        Self { settings, sink, db: client(&server.url).await, server }
     }
 
     async fn write(&mut self, epoch: u64, changes: &Changes) -> tonle::error::Result<u64> {
@@ -101,12 +100,8 @@ impl World {
     }
 }
 
-async fn client(server: &Postgres) -> tokio_postgres::Client {
-    let directory = server.url();
-    let directory = directory.split_once("host=").unwrap().1;
-    let mut config = tokio_postgres::Config::new();
-    config.host(directory).user("tonle").dbname("postgres");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+async fn client(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
@@ -219,11 +214,9 @@ async fn an_epoch_that_a_lost_connection_committed_after_all_is_accepted() {
 #[tokio::test]
 async fn listeners_hear_the_epoch_and_the_tables() {
     let mut world = World::new().await;
-    let server = Postgres::shared();
-    let url = server.url();
-    let mut config = tokio_postgres::Config::new();
-    config.host(url.split_once("host=").unwrap().1).user("tonle").dbname("postgres");
-    let (listener, mut connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let url = &world.server.url;
+    let (listener, mut connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
@@ -501,17 +494,18 @@ async fn a_check_says_what_is_missing() {
     let world = World::new().await;
     let found = check(&world.settings, &catalog()).await.unwrap();
     assert!(found.schema_exists && found.tables.contains(&"cases".to_owned()), "{found:?}");
-    let weak = "CREATE ROLE weak LOGIN";
-    world.db.batch_execute(weak).await.unwrap();
-    let server = Postgres::shared();
-    let url = server.url().replace("tonle@", "weak@");
+    let weak = "CREATE ROLE weak LOGIN PASSWORD 'weak'; REVOKE ALL ON DATABASE {db} FROM PUBLIC;
+                GRANT CONNECT ON DATABASE {db} TO weak";
+    world.db.batch_execute(&weak.replace("{db}", &world.server.name)).await.unwrap();
+    let (_, place) = world.server.url.split_once('@').unwrap();
+    let url = format!("postgres://weak:weak@{place}");
     let mut settings = world.settings.clone();
     settings.address = Address::parse(&url, None).unwrap();
     let error = check(&settings, &catalog()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Permission, "{error}");
     settings.schema = "elsewhere".into();
     let error = check(&settings, &catalog()).await.unwrap_err();
-    assert!(error.to_string().contains("GRANT CREATE ON DATABASE postgres TO weak"), "{error}");
+    assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");
     settings.address = Address::parse("postgres://tonle@127.0.0.1:1/x", None).unwrap();
     let error = check(&settings, &catalog()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");

@@ -291,7 +291,8 @@ mod tests {
         vec![
             Event::Started { version: "0.1.0", instances: 2, workers: 1 },
             Event::Restored { epoch, records, took },
-            Event::TailCut { bytes },
+            Event::StateMended { why: "the end was cut" },
+            Event::Rewound { fields: "age, sex" },
             Event::Reconciled { why: "the state was deleted", rows, took },
             Event::FirstLoadFinished { instance, cases, took },
             Event::EpochWritten { epoch, cases, rows, took },
@@ -352,7 +353,7 @@ mod tests {
         let text = written(Format::Text, Level::Debug, || {
             tracing::error!(target: "hyper::proto", "GET /api/v2/cases?name=…");
             tracing::error!(target: "tonle::source", "something this file does not say");
-            emit(&Event::TailCut { bytes: 12 });
+            emit(&Event::StateMended { why: "the end was cut" });
         });
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.ends_with("WARN cut the unfinished end of the log bytes=12\n"), "{text}");
