@@ -122,31 +122,36 @@ impl Decoder {
     /// A temporary error when the body is not the JSON of a list: it was cut or replaced on its
     /// way. Its text quotes nothing of the body.
     pub(super) fn page(&mut self, body: &[u8]) -> Result<Page> {
-        if let Ok(page) = self.page_pass(body, false) {
+        let text = String::from_utf8_lossy(body);
+        if let Ok(page) = self.page_pass(&text, false) {
             return Ok(page);
         }
-        self.page_pass(body, true).map_err(|_| {
+        self.page_pass(&text, true).map_err(|_| {
             Error::new(Kind::Temporary, "reading a list of cases: the reply is not the JSON of one")
         })
     }
 
     /// Decodes one record standing alone.
     pub(super) fn record(&mut self, json: &[u8]) -> Decoded {
+        self.record_text(&String::from_utf8_lossy(json))
+    }
+
+    fn record_text(&mut self, json: &str) -> Decoded {
         if self.record_pass(json, false).is_err() && self.record_pass(json, true).is_err() {
             return self.refused(NOT_AN_OBJECT);
         }
         self.finish()
     }
 
-    fn page_pass(&mut self, body: &[u8], lenient: bool) -> serde_json::Result<Page> {
-        let mut json = serde_json::Deserializer::from_slice(body);
+    fn page_pass(&mut self, body: &str, lenient: bool) -> serde_json::Result<Page> {
+        let mut json = serde_json::Deserializer::from_str(body);
         let page = PageSeed { decoder: self, lenient }.deserialize(&mut json)?;
         json.end()?;
         Ok(page)
     }
 
-    fn record_pass(&mut self, json: &[u8], lenient: bool) -> serde_json::Result<()> {
-        let mut json = serde_json::Deserializer::from_slice(json);
+    fn record_pass(&mut self, json: &str, lenient: bool) -> serde_json::Result<()> {
+        let mut json = serde_json::Deserializer::from_str(json);
         self.begin(lenient).deserialize(&mut json)?;
         json.end()
     }
@@ -318,7 +323,7 @@ impl<'de> Visitor<'de> for RecordsSeed<'_> {
         let mut records = Vec::new();
         if self.lenient {
             while let Some(raw) = seq.next_element::<&'de RawValue>()? {
-                records.push(self.decoder.record(raw.get().as_bytes()));
+                records.push(self.decoder.record_text(raw.get()));
             }
             return Ok(records);
         }
@@ -488,9 +493,9 @@ pub(super) mod tests {
     fn both_passes_read_the_same() {
         let mut decoder = decoder();
         for line in CASES.lines() {
-            decoder.record_pass(line.as_bytes(), false).unwrap();
+            decoder.record_pass(line, false).unwrap();
             let fast = decoder.finish().record.ok().unwrap();
-            decoder.record_pass(line.as_bytes(), true).unwrap();
+            decoder.record_pass(line, true).unwrap();
             let lenient = decoder.finish().record.ok().unwrap();
             assert_eq!((fast.key, fast.case), (lenient.key, lenient.case));
         }
@@ -799,7 +804,7 @@ pub(super) mod tests {
             decoder.page(body.as_bytes()).unwrap();
         });
         let lenient = best(&mut || {
-            decoder.page_pass(body.as_bytes(), true).unwrap();
+            decoder.page_pass(&body, true).unwrap();
         });
         for (name, seconds) in [("floor", floor), ("decode", fast), ("lenient", lenient)] {
             println!(
