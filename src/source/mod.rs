@@ -43,6 +43,9 @@ pub use labels::FieldLabels;
 pub use probe::{Findings, check};
 pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
 
+/// Longest wait for room for the last event, so that a reader that waits for the task is not waited for.
+const ENDED_WAIT: Duration = Duration::from_secs(5);
+
 /// Where to go on.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
@@ -153,8 +156,8 @@ pub fn start(settings: Settings, resume: Resume, shared: &Shared) -> Result<Join
             Ok(()) | Err(Halt::Stopped) => Ok(()),
             Err(Halt::Failed(error)) => Err(error),
         };
-        // Nobody listening any more is the one way that this can fail, and then nobody minds.
-        let _ = events.send(Event::Ended { instance, result }).await;
+        // This fails only when nobody listens any more, and then nobody minds.
+        let _ = events.send_timeout(Event::Ended { instance, result }, ENDED_WAIT).await;
     }))
 }
 
