@@ -1,8 +1,8 @@
 //! What changed in Primero: asks, strips, and hands on coded cases. Nothing else knows HTTP or
 //! Primero's JSON.
 //!
-//! Each instance is one task. It reads [pages](poll) from a server or [lines](replay) from files,
-//! [decodes](decode) each record in the call that reads it, and sends [`Event`]s into a bounded
+//! Each instance is one task. It reads pages (`poll`) from a server or lines (`replay`) from files,
+//! decodes (`decode`) each record in the call that reads it, and sends [`Event`]s into a bounded
 //! channel.
 //!
 //! **Invariant:** raw JSON never leaves this module; what leaves is coded, and keyed by pseudonyms.
