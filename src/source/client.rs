@@ -163,8 +163,8 @@ impl Client {
     }
 }
 
-/// The authorities that this machine trusts; none where nothing is encrypted, so that a machine without
-/// any can still talk to itself.
+/// The authorities that this machine trusts; none where nothing is encrypted, so that a machine
+/// without any can still talk to itself.
 fn authorities(url: &Url) -> Result<Vec<Certificate>> {
     if url.scheme() != "https" {
         return Ok(Vec::new());

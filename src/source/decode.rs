@@ -209,7 +209,8 @@ impl Decoder {
     }
 }
 
-/// The text of a body. Bytes that are no UTF-8 become placeholders, and a misfit where anybody looks.
+/// The text of a body. Bytes that are no UTF-8 become placeholders, and a misfit where anybody
+/// looks.
 fn text(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),

@@ -43,7 +43,8 @@ pub use labels::FieldLabels;
 pub use probe::{Findings, check};
 pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
 
-/// Longest wait for room for the last event, so that a reader that waits for the task is not waited for.
+/// Longest wait for room for the last event, so that a reader that waits for the task is not waited
+/// for.
 const ENDED_WAIT: Duration = Duration::from_secs(5);
 
 /// Where to go on.

@@ -28,10 +28,10 @@ pub(super) enum Role {
     Subform,
 }
 
-/// The meaning of each name. Names are looked up once per key, hundreds of millions of times in a first
-/// load, and most keys of a full record mean nothing: so the hash takes the length and both ends of a
-/// name only, and the table is sparse. The names in it come from the packs, the keys that probe it do
-/// not; what they can cost is bounded by the names.
+/// The meaning of each name. Names are looked up once per key, hundreds of millions of times in a
+/// first load, and most keys of a full record mean nothing: so the hash takes the length and both
+/// ends of a name only, and the table is sparse. The names in it come from the packs, the keys that
+/// probe it do not; what they can cost is bounded by the names.
 pub(super) struct Targets {
     slots: Vec<Option<(Box<str>, Target)>>,
 }

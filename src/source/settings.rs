@@ -46,8 +46,8 @@ pub struct RawSettings {
     pub page_size: Option<u32>,
     /// Seconds between two polls, or two looks at the last file: 10 unless given.
     pub poll_seconds: Option<u32>,
-    /// Minutes that are read again at each poll, because a change becomes visible some time after its
-    /// stamp: 5 unless given.
+    /// Minutes that are read again at each poll, because a change becomes visible some time after
+    /// its stamp: 5 unless given.
     pub overlap_minutes: Option<u32>,
     /// Whether a password may travel unencrypted to another machine.
     pub allow_plain_http: Option<bool>,
