@@ -14,7 +14,7 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, COOKIE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE,
 };
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Certificate, Response, StatusCode, Url};
 use zeroize::Zeroizing;
 
 use super::settings::{ServerSettings, is_this_machine};
@@ -94,7 +94,8 @@ impl Client {
             .read_timeout(READ_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .redirect(Policy::custom(same_server))
-            .gzip(true);
+            .gzip(true)
+            .tls_certs_only(authorities(&settings.url)?);
         if is_this_machine(&settings.url) {
             http = http.no_proxy();
         }
@@ -160,6 +161,22 @@ impl Client {
             }
         }
     }
+}
+
+/// The authorities that this machine trusts; none where nothing is encrypted, so that a machine
+/// without any can still talk to itself.
+fn authorities(url: &Url) -> Result<Vec<Certificate>> {
+    if url.scheme() != "https" {
+        return Ok(Vec::new());
+    }
+    let found = rustls_native_certs::load_native_certs().certs;
+    let usable = found.iter().filter_map(|certificate| Certificate::from_der(certificate).ok());
+    let authorities: Vec<_> = usable.collect();
+    if authorities.is_empty() {
+        return Err(Error::config("setting up TLS: this machine trusts no certificate authority")
+            .advise("install its ca-certificates, or name a bundle in SSL_CERT_FILE"));
+    }
+    Ok(authorities)
 }
 
 fn sign_in(user: &str, password: &[u8]) -> Result<HeaderValue> {
@@ -242,4 +259,72 @@ async fn read_body(doing: &str, mut reply: Response) -> Result<Vec<u8>, Failure>
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Secret;
+
+    fn client(url: &str) -> Client {
+        let settings = ServerSettings {
+            url: url.parse().unwrap(),
+            user: "reader".into(),
+            password: Secret::new("hush"),
+            page_size: 500,
+            overlap: Duration::from_secs(300),
+        };
+        Client::new(&settings).unwrap()
+    }
+
+    #[test]
+    fn a_server_may_ask_for_seconds_or_name_a_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let check = |text: &str, seconds: Option<u64>| {
+            let value = HeaderValue::from_str(text).unwrap();
+            assert_eq!(retry_after(&value, now), seconds.map(Duration::from_secs), "{text}");
+        };
+        check("60", Some(60));
+        check("Sun, 06 Nov 1994 08:51:37 GMT", Some(120));
+        check("Sun, 06 Nov 1994 08:49:30 GMT", Some(0));
+        check("soon", None);
+        check("-5", None);
+    }
+
+    #[test]
+    fn only_the_session_cookie_is_kept() {
+        let client = client("http://localhost:1");
+        let mut headers = HeaderMap::new();
+        for cookie in ["CSRF-TOKEN=x; path=/", "_app_session=abc; secure; HttpOnly", "other=1"] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(cookie));
+        }
+        client.keep_cookie(&headers);
+        let kept = || client.cookie.lock().unwrap().clone().unwrap();
+        assert_eq!(kept(), "_app_session=abc");
+        assert!(kept().is_sensitive());
+        let long = format!("_app_session={}", "x".repeat(COOKIE_BYTES_MAX));
+        headers.insert(SET_COOKIE, HeaderValue::from_str(&long).unwrap());
+        client.keep_cookie(&headers);
+        assert_eq!(kept(), "_app_session=abc");
+    }
+
+    #[test]
+    fn a_request_that_a_proxy_refuses_is_not_made() {
+        let client = client("http://localhost:1/primero");
+        assert_eq!(client.request_line_bytes("/api"), "GET /primero/api HTTP/1.1\r\n".len());
+        let error = client.fits(&format!("/api?{}", "x".repeat(1_000))).unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(!error.to_string().contains("xxx"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_unavailable_and_unnamed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let asked = client(&format!("http://{address}")).get("/api?secret=7f3a", "asking").await;
+        let error = asked.err().unwrap().error;
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(!error.to_string().contains("7f3a"), "{error}");
+    }
 }

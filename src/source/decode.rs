@@ -9,6 +9,7 @@
 //! is then read once more, leniently: cut into records first and values second, each isolated from
 //! its neighbours.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -122,31 +123,36 @@ impl Decoder {
     /// A temporary error when the body is not the JSON of a list: it was cut or replaced on its
     /// way. Its text quotes nothing of the body.
     pub(super) fn page(&mut self, body: &[u8]) -> Result<Page> {
-        if let Ok(page) = self.page_pass(body, false) {
+        let text = text(body);
+        if let Ok(page) = self.page_pass(&text, false) {
             return Ok(page);
         }
-        self.page_pass(body, true).map_err(|_| {
+        self.page_pass(&text, true).map_err(|_| {
             Error::new(Kind::Temporary, "reading a list of cases: the reply is not the JSON of one")
         })
     }
 
     /// Decodes one record standing alone.
     pub(super) fn record(&mut self, json: &[u8]) -> Decoded {
+        self.record_text(&text(json))
+    }
+
+    fn record_text(&mut self, json: &str) -> Decoded {
         if self.record_pass(json, false).is_err() && self.record_pass(json, true).is_err() {
             return self.refused(NOT_AN_OBJECT);
         }
         self.finish()
     }
 
-    fn page_pass(&mut self, body: &[u8], lenient: bool) -> serde_json::Result<Page> {
-        let mut json = serde_json::Deserializer::from_slice(body);
+    fn page_pass(&mut self, body: &str, lenient: bool) -> serde_json::Result<Page> {
+        let mut json = serde_json::Deserializer::from_str(body);
         let page = PageSeed { decoder: self, lenient }.deserialize(&mut json)?;
         json.end()?;
         Ok(page)
     }
 
-    fn record_pass(&mut self, json: &[u8], lenient: bool) -> serde_json::Result<()> {
-        let mut json = serde_json::Deserializer::from_slice(json);
+    fn record_pass(&mut self, json: &str, lenient: bool) -> serde_json::Result<()> {
+        let mut json = serde_json::Deserializer::from_str(json);
         self.begin(lenient).deserialize(&mut json)?;
         json.end()
     }
@@ -200,6 +206,15 @@ impl Decoder {
             let layout = &plan.schema.subforms()[subform];
             self.draft.builder.row(layout, subform, key, words);
         }
+    }
+}
+
+/// The text of a body. Bytes that are no UTF-8 become placeholders, and a misfit where anybody
+/// looks.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 
@@ -318,7 +333,7 @@ impl<'de> Visitor<'de> for RecordsSeed<'_> {
         let mut records = Vec::new();
         if self.lenient {
             while let Some(raw) = seq.next_element::<&'de RawValue>()? {
-                records.push(self.decoder.record(raw.get().as_bytes()));
+                records.push(self.decoder.record_text(raw.get()));
             }
             return Ok(records);
         }
@@ -485,12 +500,27 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_recorded_poll_gives_each_case_once() {
+        let calls = include_str!("../../tests/data/recordings/poll-sequence.ndjson");
+        let mut decoder = decoder();
+        let mut polled = HashSet::new();
+        for call in calls.lines() {
+            let call: Value = serde_json::from_str(call).unwrap();
+            let page = decoder.page(call["body"].to_string().as_bytes()).unwrap();
+            assert_eq!(page.metadata.per, Some(100));
+            polled.extend(page.records.iter().map(|one| one.record.as_ref().ok().unwrap().key));
+        }
+        let all = decoder.page(page_of_all().as_bytes()).unwrap().records;
+        assert_eq!(polled, all.iter().map(|one| one.record.as_ref().ok().unwrap().key).collect());
+    }
+
+    #[test]
     fn both_passes_read_the_same() {
         let mut decoder = decoder();
         for line in CASES.lines() {
-            decoder.record_pass(line.as_bytes(), false).unwrap();
+            decoder.record_pass(line, false).unwrap();
             let fast = decoder.finish().record.ok().unwrap();
-            decoder.record_pass(line.as_bytes(), true).unwrap();
+            decoder.record_pass(line, true).unwrap();
             let lenient = decoder.finish().record.ok().unwrap();
             assert_eq!((fast.key, fast.case), (lenient.key, lenient.case));
         }
@@ -635,6 +665,18 @@ pub(super) mod tests {
         assert_ne!(xyx[0], xyx[2]);
         let twice = rows(json!([a, a]));
         assert_ne!(twice[0], twice[1]);
+    }
+
+    #[test]
+    fn a_row_that_breaks_midway_leaves_nothing_behind() {
+        let rows = r#"[{"unique_id":"a"},{"service_type":"x","\ud800":1},{"unique_id":"b"}]"#;
+        let text = format!(r#"{{"id":"{ID}","services_section":{rows}}}"#);
+        let mut decoder = decoder();
+        let record = decoder.record(text.as_bytes()).record.ok().unwrap();
+        let words: Vec<_> =
+            record.case.rows(&decoder.plan.schema, 0).map(|row| &row[4..]).collect();
+        assert_eq!(words, [[0; 4], [0; 4]]);
+        assert_eq!(record.misfits.len(), 1);
     }
 
     #[test]
@@ -799,7 +841,7 @@ pub(super) mod tests {
             decoder.page(body.as_bytes()).unwrap();
         });
         let lenient = best(&mut || {
-            decoder.page_pass(body.as_bytes(), true).unwrap();
+            decoder.page_pass(&body, true).unwrap();
         });
         for (name, seconds) in [("floor", floor), ("decode", fast), ("lenient", lenient)] {
             println!(

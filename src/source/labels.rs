@@ -168,4 +168,23 @@ mod tests {
             .collect();
         assert_eq!(seen, [("sex", "male", 1), ("services_section.service_type", "food", 1)]);
     }
+
+    fn recorded(exchange: &str) -> Vec<u8> {
+        let exchange: serde_json::Value = serde_json::from_str(exchange).unwrap();
+        exchange["body"].to_string().into_bytes()
+    }
+
+    #[test]
+    fn the_recorded_forms_name_their_options() {
+        let lookups = recorded(include_str!("../../tests/data/recordings/lookups-selected.json"));
+        let forms = recorded(include_str!("../../tests/data/recordings/forms-case.json"));
+        let found =
+            of_schema(&schema(), super::lookups(&lookups).unwrap(), &super::forms(&forms).unwrap());
+        let label = |field: &str, id: &str| {
+            let field = found.iter().find(|one| one.field == field).unwrap();
+            field.values.iter().find(|(value, _)| value == id).unwrap().1["en"].clone()
+        };
+        assert_eq!(label("risk_level", "high"), "High");
+        assert_eq!(label("services_section.service_type", "food_service"), "Food Service");
+    }
 }

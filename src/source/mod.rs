@@ -1,8 +1,8 @@
 //! What changed in Primero: asks, strips, and hands on coded cases. Nothing else knows HTTP or
 //! Primero's JSON.
 //!
-//! Each instance is one task. It reads [pages](poll) from a server or [lines](replay) from files,
-//! [decodes](decode) each record in the call that reads it, and sends [`Event`]s into a bounded
+//! Each instance is one task. It reads pages (`poll`) from a server or lines (`replay`) from files,
+//! decodes (`decode`) each record in the call that reads it, and sends [`Event`]s into a bounded
 //! channel.
 //!
 //! **Invariant:** raw JSON never leaves this module; what leaves is coded, and keyed by pseudonyms.
@@ -42,6 +42,10 @@ use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, 
 pub use labels::FieldLabels;
 pub use probe::{Findings, check};
 pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
+
+/// Longest wait for room for the last event, so that a reader that waits for the task is not waited
+/// for.
+const ENDED_WAIT: Duration = Duration::from_secs(5);
 
 /// Where to go on.
 #[derive(Clone, Debug, Default)]
@@ -153,8 +157,8 @@ pub fn start(settings: Settings, resume: Resume, shared: &Shared) -> Result<Join
             Ok(()) | Err(Halt::Stopped) => Ok(()),
             Err(Halt::Failed(error)) => Err(error),
         };
-        // Nobody listening any more is the one way that this can fail, and then nobody minds.
-        let _ = events.send(Event::Ended { instance, result }).await;
+        // This fails only when nobody listens any more, and then nobody minds.
+        let _ = events.send_timeout(Event::Ended { instance, result }, ENDED_WAIT).await;
     }))
 }
 

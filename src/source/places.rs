@@ -120,4 +120,19 @@ mod tests {
     fn another_reply_is_an_error() {
         assert!(locations(b"{\"data\":null}", &Interner::default()).is_err());
     }
+
+    #[test]
+    fn the_recorded_places_form_a_tree() {
+        let exchange = include_str!("../../tests/data/recordings/locations-hierarchy.json");
+        let exchange: serde_json::Value = serde_json::from_str(exchange).unwrap();
+        let interner = Interner::default();
+        let (places, count) =
+            locations(exchange["body"].to_string().as_bytes(), &interner).unwrap();
+        assert_eq!((places.len(), count), (12, 12));
+        assert!(places.iter().all(|place| place.parent.is_none() == (place.level == 0)));
+        let mut tree = crate::model::LocationTree::default();
+        tree.extend(places);
+        let code = interner.read(|all| all.code(Domain::Location, "XX0101")).unwrap();
+        assert_eq!(tree.lineage(code).count(), 3);
+    }
 }

@@ -28,8 +28,54 @@ pub(super) enum Role {
     Subform,
 }
 
-/// Names are looked up once per key, millions of times: a hash map, not the schema's list.
-pub(super) type Targets = HashMap<Box<str>, Target>;
+/// The meaning of each name. Names are looked up once per key, hundreds of millions of times in a
+/// first load, and most keys of a full record mean nothing: so the hash takes the length and both
+/// ends of a name only, and the table is sparse. The names in it come from the packs, the keys that
+/// probe it do not; what they can cost is bounded by the names.
+pub(super) struct Targets {
+    slots: Vec<Option<(Box<str>, Target)>>,
+}
+
+impl Targets {
+    /// Slots for each name, so that a key without a meaning mostly meets an empty one.
+    const SLOTS_PER_NAME: usize = 8;
+
+    fn new(names: HashMap<Box<str>, Target>) -> Self {
+        let count = (names.len() * Self::SLOTS_PER_NAME).next_power_of_two();
+        let mut slots = Vec::new();
+        slots.resize_with(count, || None);
+        for (name, target) in names {
+            let mut at = Self::hash(name.as_bytes()) & (count - 1);
+            while slots[at].is_some() {
+                at = (at + 1) & (count - 1);
+            }
+            slots[at] = Some((name, target));
+        }
+        Self { slots }
+    }
+
+    /// What `name` means, if anything.
+    pub(super) fn get(&self, name: &str) -> Option<Target> {
+        let last = self.slots.len() - 1;
+        let mut at = Self::hash(name.as_bytes()) & last;
+        while let Some((known, target)) = &self.slots[at] {
+            if **known == *name {
+                return Some(*target);
+            }
+            at = (at + 1) & last;
+        }
+        None
+    }
+
+    fn hash(name: &[u8]) -> usize {
+        let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+            _ => (name.iter().fold(0, |all, byte| (all << 8) | u64::from(*byte)), 0),
+        };
+        let mixed = (head ^ tail.rotate_left(25)).wrapping_add(name.len() as u64);
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize
+    }
+}
 
 /// How the records of one instance are read, compiled from the schema.
 pub(super) struct Plan {
@@ -60,7 +106,7 @@ impl Plan {
         key: &Secret,
         zone: Zone,
     ) -> Result<Self> {
-        let mut targets = Targets::new();
+        let mut targets = HashMap::<Box<str>, Target>::new();
         let mut misfit_names = Vec::new();
         for (index, field) in schema.fields().iter().enumerate() {
             let field_index = Some(index as u16);
@@ -81,7 +127,7 @@ impl Plan {
             targets.insert(subform.name.as_str().into(), target);
             let misfit = misfit_names.len() as u16;
             misfit_names.push(subform.name.clone());
-            let mut fields = Targets::new();
+            let mut fields = HashMap::<Box<str>, Target>::new();
             for (index, field) in subform.fields.iter().enumerate() {
                 let target = Target { role: Role::Field, field: Some(index as u16) };
                 fields.insert(field.name.as_str().into(), target);
@@ -89,7 +135,7 @@ impl Plan {
             }
             fields.entry("unique_id".into()).or_default().role = Role::Id;
             let rows = Pseudonyms::new(key, instance, &subform.name)?;
-            subforms.push(SubformPlan { targets: fields, rows, misfit });
+            subforms.push(SubformPlan { targets: Targets::new(fields), rows, misfit });
         }
         if u16::try_from(misfit_names.len()).is_err() {
             return Err(Error::config("reading the packs: more than 65,535 fields"));
@@ -99,6 +145,27 @@ impl Plan {
             .filter(|field| field.field_type == FieldType::Boolean)
             .map(|field| field.slot);
         let cases = Pseudonyms::new(key, instance, "case")?;
+        let targets = Targets::new(targets);
         Ok(Self { schema, instance: code, zone, targets, cases, subforms, state, misfit_names })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_and_no_other() {
+        let names: Vec<String> = (0..300).map(|n| format!("{}field_{n}_name", n % 7)).collect();
+        let short = ["", "a", "b", "ab", "ba", "id", "age", "sex"].map(str::to_owned);
+        let all = names.iter().chain(&short).enumerate().map(|(index, name)| {
+            (name.as_str().into(), Target { role: Role::Field, field: Some(index as u16) })
+        });
+        let targets = Targets::new(all.collect());
+        for (index, name) in names.iter().chain(&short).enumerate() {
+            assert_eq!(targets.get(name).unwrap().field, Some(index as u16), "{name}");
+            assert!(targets.get(&format!("{name}x")).is_none());
+        }
+        assert!(targets.get("0field_7_neme").is_none());
     }
 }

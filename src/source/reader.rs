@@ -259,7 +259,7 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.get(name).copied())
+        Ok(self.0.get(name))
     }
 }
 

@@ -474,4 +474,21 @@ mod tests {
         let event = running.events.recv().await.unwrap();
         assert!(matches!(event, Event::Locations { places, .. } if places.len() == 1));
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "a measurement: run it alone, optimized"]
+    async fn rates() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = write(&directory.path().join("a"), CASES.repeat(300));
+        for threads in [1, 2, 4] {
+            let start = std::time::Instant::now();
+            let mut running = run(settings(vec![path.clone()], threads), Cursor::default(), true);
+            let mut count = 0;
+            while let Some(Event::Batch(batch)) = running.events.recv().await {
+                count += batch.changes.len();
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            println!("{threads} threads: {:.0} cases/s", count as f64 / seconds);
+        }
+    }
 }

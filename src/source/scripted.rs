@@ -510,3 +510,58 @@ async fn a_look_says_what_came_back() {
     assert!(has(&findings.fields_seen, "status"));
     assert!(findings.request_line_bytes < 1_000);
 }
+
+#[tokio::test]
+async fn a_started_source_ends_when_it_is_told_to() {
+    let stage = stage(recorded(), honest).await;
+    let (sender, mut events) = mpsc::channel(1);
+    let (stop, stopped) = watch::channel(false);
+    let shared = Shared {
+        schema: schema(),
+        interner: Interner::default(),
+        key: Secret::new("a key for tests only"),
+        once: false,
+        events: sender,
+        stop: stopped,
+    };
+    let settings = Settings {
+        name: "kampot".into(),
+        time_zone: jiff::tz::TimeZone::UTC,
+        poll_interval: Duration::from_secs(3_600),
+        kind: SourceKind::Server(stage.settings.clone()),
+    };
+    let task = start(settings, Resume::default(), &shared).unwrap();
+    drop(shared);
+    let mut count = 0;
+    while let Some(event) = tokio::time::timeout(WAIT, events.recv()).await.unwrap() {
+        match event {
+            Event::Batch(batch) => count += batch.changes.len(),
+            Event::CaughtUp { .. } => stop.send(true).unwrap(),
+            Event::Ended { result, .. } => assert!(result.is_ok()),
+            Event::Trouble { error, .. } => panic!("{error}"),
+            Event::Locations { .. } | Event::Labels { .. } => {}
+        }
+    }
+    assert_eq!(count, 317);
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_that_is_said_names_a_child() {
+    let names: Vec<_> = recorded()
+        .iter()
+        .filter_map(|case| case["name"].as_str().map(str::to_owned))
+        .filter(|name| name.len() > 7)
+        .collect();
+    assert!(names.len() > 100);
+    let echo = |call: &Call| {
+        let echoed = || (StatusCode::INTERNAL_SERVER_ERROR, CASES).into_response();
+        call.number.filter(|number| number % 2 == 0).map(|_| echoed())
+    };
+    let mut stage = stage(recorded(), echo).await;
+    let outcome = stage.run().await;
+    let text = format!("{:?} {} {:?}", outcome.batches, outcome.trouble(), outcome.result);
+    assert!(text.contains("500") && outcome.keys().len() == 317);
+    assert!(names.iter().all(|name| !text.contains(name)));
+    assert!(!text.contains(PASSWORD));
+}

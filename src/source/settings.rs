@@ -42,11 +42,12 @@ pub struct RawSettings {
     pub user: Option<String>,
     /// The file that holds the user's password.
     pub password_file: Option<PathBuf>,
-    /// Records asked for at once.
+    /// Records asked for at once: 1 to 1,000; 500 unless given.
     pub page_size: Option<u32>,
-    /// Seconds between two polls.
+    /// Seconds between two polls, or two looks at the last file: 10 unless given.
     pub poll_seconds: Option<u32>,
-    /// Minutes that are read again at each poll.
+    /// Minutes that are read again at each poll, because a change becomes visible some time after
+    /// its stamp: 5 unless given.
     pub overlap_minutes: Option<u32>,
     /// Whether a password may travel unencrypted to another machine.
     pub allow_plain_http: Option<bool>,
@@ -55,7 +56,7 @@ pub struct RawSettings {
     pub files: Option<Vec<PathBuf>>,
     /// A file with the reply of `/api/v2/locations`, beside `files`.
     pub locations: Option<PathBuf>,
-    /// Threads that decode `files`.
+    /// Threads that decode `files`: as many as there are cores unless given.
     pub threads: Option<usize>,
 }
 
