@@ -1,6 +1,5 @@
 //! The sink against a real Postgres.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tonle::error::Kind;
@@ -124,7 +123,7 @@ fn row(key: u128, existed: bool, row: Option<[u32; 2]>) -> ExtractChange {
 }
 
 fn changes(cells: Vec<CellChange>, rows: Vec<ExtractChange>) -> Changes {
-    Changes { cells, rows, tally: Tally { added: 1, ..Tally::default() } }
+    Changes { cells, rows, tally: Tally { added: 1, ..Tally::default() }, ..Changes::default() }
 }
 
 fn first() -> Changes {

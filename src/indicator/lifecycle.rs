@@ -6,11 +6,14 @@
 //! | status now | dates | open |
 //! |---|---|---|
 //! | not closed | no closing date | from registration on |
-//! | not closed | closed, reopened later | until the closing date; again from the first later reopening on |
+//! | not closed | closed, reopened later | until the closing date, and from the first later reopening on |
 //! | not closed | closed, never reopened | from registration on (conflict) |
 //! | closed | closed, not reopened later | until the closing date |
-//! | closed | closed, reopened later | until the closing date; again from the first to the last later reopening (conflict: the last closing date is not known) |
-//! | closed | no closing date | on the day of registration only, which is also the closing day (conflict) |
+//! | closed | closed, reopened later | until the closing date, and between the later reopenings (conflict) |
+//! | closed | no closing date | closed on the day of registration (conflict) |
+//!
+//! Between the later reopenings, because the day of the last closing is not known: the last reopening is the
+//! last day on which the case was surely open.
 //!
 //! A closing date before the registration counts as the day of registration.
 

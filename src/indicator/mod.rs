@@ -5,6 +5,7 @@
 
 mod catalog;
 mod check;
+mod condition;
 mod definition;
 mod dimension;
 mod extract;
@@ -13,6 +14,7 @@ mod lifecycle;
 mod naming;
 mod pack;
 mod plan;
+mod published;
 mod resolve;
 mod table;
 

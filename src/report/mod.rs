@@ -47,8 +47,6 @@ pub enum Event<'a> {
     EpochWritten { epoch: Epoch, cases: u64, rows: u64, took: Duration },
     /// A snapshot is on disk; the log before it is no longer needed.
     SnapshotWritten { epoch: Epoch, records: u64, bytes: u64, took: Duration },
-    /// A count of everything an instance has found records that changes had not told of.
-    CensusFinished { instance: &'a str, records: u64, differing: u64, took: Duration },
     /// A request to an instance failed and is tried again.
     SourceRetried { instance: &'a str, attempt: u32, wait: Duration, error: &'a Error },
     /// An instance answers again.
@@ -59,8 +57,6 @@ pub enum Event<'a> {
     CasesRefused { instance: &'a str, count: u64, why: &'static str },
     /// Values did not fit the declared type of their field and count as not recorded.
     MisfitsCounted { instance: &'a str, field: &'a str, count: u64 },
-    /// Options that the pack and the mapping do not know are published as `unmapped`.
-    OptionsUnmapped { instance: &'a str, field: &'a str, count: u64 },
     /// Postgres could not be written to and is tried again; the sources wait.
     SinkRetried { attempt: u32, wait: Duration, error: &'a Error },
     /// Postgres takes epochs again.
@@ -97,9 +93,6 @@ pub fn emit(event: &Event<'_>) {
             let took_ms = ms(*took);
             debug!(epoch = epoch.0, records, bytes, took_ms, "wrote a snapshot");
         }
-        Event::CensusFinished { instance, records, differing, took } => {
-            info!(instance, records, differing, took_ms = ms(*took), "finished a census");
-        }
         Event::StopRequested { how } => info!(how, "was asked to stop"),
         Event::Stopped { epoch } => info!(epoch = epoch.0, "stopped"),
         Event::WebStarted { address } => info!(%address, "opened the page with health and metrics"),
@@ -117,9 +110,6 @@ pub fn emit(event: &Event<'_>) {
         }
         Event::MisfitsCounted { instance, field, count } => {
             warn!(instance, field, count, "took values that do not fit as not recorded");
-        }
-        Event::OptionsUnmapped { instance, field, count } => {
-            warn!(instance, field, count, "found options that are not mapped");
         }
         Event::SinkRetried { attempt, wait, error } => {
             warn!(attempt, wait_ms = ms(*wait), %error, "failed to write to postgres");
@@ -297,13 +287,11 @@ mod tests {
             Event::FirstLoadFinished { instance, cases, took },
             Event::EpochWritten { epoch, cases, rows, took },
             Event::SnapshotWritten { epoch, records, bytes, took },
-            Event::CensusFinished { instance, records, differing: 0, took },
             Event::SourceRetried { instance, attempt, wait, error },
             Event::SourceRecovered { instance, attempts },
             Event::SourceStopped { instance, error },
             Event::CasesRefused { instance, count, why: "the id is missing" },
             Event::MisfitsCounted { instance, field, count },
-            Event::OptionsUnmapped { instance, field, count },
             Event::SinkRetried { attempt, wait, error },
             Event::SinkRecovered { attempts },
             Event::WebStarted { address: SocketAddr::from(([127, 0, 0, 1], 80)) },
@@ -329,8 +317,8 @@ mod tests {
                 line.as_object().unwrap().len() - "timestamp level message".split(' ').count();
             assert!(facts > 0, "{event:?} must come with its facts: {line}");
         }
-        assert_eq!(lines[5]["epoch"], 7);
-        assert_eq!(lines[5]["took_ms"], 1000);
+        assert_eq!(lines[6]["epoch"], 7);
+        assert_eq!(lines[6]["took_ms"], 1000);
         assert_eq!(lines[8]["error"], "asking for changed cases");
     }
 
@@ -356,7 +344,7 @@ mod tests {
             emit(&Event::StateMended { why: "the end was cut" });
         });
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.ends_with("WARN cut the unfinished end of the log bytes=12\n"), "{text}");
+        assert!(text.ends_with("WARN mended the state why=\"the end was cut\"\n"), "{text}");
     }
 
     #[test]
