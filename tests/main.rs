@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod contract_sim;
+mod crash;
 mod oracle;
 mod path;
 mod sink;
