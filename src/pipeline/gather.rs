@@ -69,7 +69,8 @@ impl Pipeline<'_> {
         if input.is_empty() { Ok(Gathered::Idle) } else { Ok(Gathered::Input(Box::new(input))) }
     }
 
-    pub(super) fn next_input(&self) -> EpochInput {
+    /// The input of the next epoch, still empty.
+    pub fn next_input(&self) -> EpochInput {
         let at = Instant(Timestamp::now().as_millisecond());
         EpochInput { epoch: self.epoch.next(), at, ..EpochInput::default() }
     }

@@ -148,7 +148,12 @@ impl Pipeline<'_> {
     }
 
     /// One epoch, from its input to its commit. False when a stop came before it could be committed.
-    async fn turn(&mut self, input: EpochInput) -> Result<bool> {
+    ///
+    /// [`run`](Self::run) calls it with what the sources hand on; a benchmark hands epochs over by itself.
+    ///
+    /// # Errors
+    /// Whatever cannot be mended by trying again.
+    pub async fn turn(&mut self, input: EpochInput) -> Result<bool> {
         let watch = Stopwatch::now();
         let pending = self.state.append(&input, &self.interner)?; // from here on, a crash loses nothing
         self.epoch = input.epoch;
