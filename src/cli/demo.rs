@@ -114,10 +114,9 @@ async fn simulate(args: &Args) -> Result<Vec<Sim>> {
 
 /// Writes a configuration as an operator would and reads it back.
 fn configuration(args: &Args, url: &str, directory: &Path, sims: &[Sim]) -> Result<Config> {
-    let mut text = format!(
-        "packs = [\"cp-core\", \"cambodia\"]\npseudonym_key_file = \"pseudonym.key\"\n\
+    let mut text = "packs = [\"cp-core\", \"cambodia\"]\npseudonym_key_file = \"pseudonym.key\"\n\
          time_zone = \"Asia/Phnom_Penh\"\n[database]\nurl = \"\"\n"
-    );
+        .to_owned();
     for (sim, name) in sims.iter().zip(NAMES) {
         text += &format!(
             "[[instances]]\nname = \"{name}\"\nurl = \"{}\"\nuser = \"api_reader\"\n\
@@ -216,8 +215,11 @@ impl Screen {
         say(format!("Loaded in {seconds:.1} s. Live edits begin; one line for each epoch."));
         let (sims, rate) = (self.sims.clone(), self.edits_per_second);
         tokio::spawn(async move {
+            if rate == 0 {
+                return;
+            }
             let mut next = 0;
-            while rate > 0 {
+            loop {
                 tokio::time::sleep(Duration::from_secs(1) / rate).await;
                 if sims[next % sims.len()].edit(1).is_err() {
                     break;
