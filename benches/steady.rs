@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tonle::dataflow::{Dataflow, Input};
 use tonle::indicator::schema_of;
 use tonle::model::{
-    Arrival, Case, Code, Cursor, Domain, FieldType, Interner, LocationTree, RecordChange,
-    RecordKey, Schema, Slot,
+    Arrival, Case, Code, Cursor, Domain, Interner, LocationTree, RecordChange, RecordKey, Schema,
+    Slot,
 };
 use tonle::pipeline::{Options, Pipeline, Progress, compile};
 use tonle::report::Metrics;
@@ -112,12 +112,17 @@ fn spread(times: &mut [Duration]) -> String {
     format!("p50 {:.2} ms, p99 {:.2} ms", ms(times.len() / 2), ms(times.len() * 99 / 100))
 }
 
-/// Edits as case workers make them: another risk, status, district, or age.
+/// What case workers edit most; a pack reads some of them.
+const EDITED: [&str; 5] =
+    ["location_current", "status", "risk_level", "date_case_plan", "assessment_requested_on"];
+
+/// Edits as case workers make them: another district, status or risk, the date of a plan or an assessment.
 struct Editor {
     restored: Restored,
     schema: Schema,
     options: BTreeMap<String, Vec<u32>>,
     places: Vec<u32>,
+    days: Vec<u32>,
     rng: ChaCha8Rng,
 }
 
@@ -136,7 +141,9 @@ impl Editor {
             .collect();
         let districts = restored.locations.values().flatten().filter(|place| place.level == 2);
         let places = districts.map(|place| place.code.0).collect();
-        Self { schema, options, places, restored, rng: ChaCha8Rng::seed_from_u64(5) }
+        let today = restored.today.expect("the first load has a tick").0;
+        let days = (today - 700..today).collect();
+        Self { schema, options, places, days, restored, rng: ChaCha8Rng::seed_from_u64(5) }
     }
 
     fn arrival(&mut self, size: usize) -> Arrival {
@@ -149,15 +156,15 @@ impl Editor {
         let index = self.rng.random_range(0..self.restored.records.len());
         let (key, case) = self.restored.records[index].clone();
         let mut words = case.words().to_vec();
-        let (name, ours) = match self.rng.random_range(0..3) {
-            0 => ("location_current", &self.places),
-            1 => ("status", &self.options["status"]),
-            _ => ("sex", &self.options["sex"]),
+        let names: Vec<_> =
+            EDITED.into_iter().filter(|name| self.schema.field(name).is_some()).collect();
+        let name = *names.choose(&mut self.rng).expect("every pack has some of them");
+        let ours = match name {
+            "location_current" => &self.places,
+            "status" | "risk_level" => &self.options[name],
+            _ => &self.days,
         };
-        if let Some(field) = self.schema.field(name)
-            && let Slot::Word(word) = field.slot
-        {
-            debug_assert!(field.field_type != FieldType::Options);
+        if let Some(Slot::Word(word)) = self.schema.field(name).map(|field| field.slot) {
             words[usize::from(word)] = *ours.choose(&mut self.rng).expect("there are some");
         }
         let case = Case::from_words(&words, &self.schema).expect("the layout is the same");

@@ -246,7 +246,9 @@ async fn summarize(config: &Config, cluster: Option<&PrivatePostgres>) -> Result
         let from = period_start.as_deref().unwrap_or("");
         say(format!("{indicator:<12} {period_type:<10} {from:<11} {value:>10}  {title}"));
     }
-    let Some(cluster) = cluster else { return Ok(()) };
+    // Without a person at the keyboard the cluster is gone before anybody could look.
+    let is_watched = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let Some(cluster) = cluster.filter(|_| is_watched) else { return Ok(()) };
     say("");
     say("Look for yourself, in another terminal:");
     say(format!("  {}", cluster.psql_line()));
@@ -254,11 +256,8 @@ async fn summarize(config: &Config, cluster: Option<&PrivatePostgres>) -> Result
     say(
         "  SELECT * FROM indicator_values WHERE indicator = 'CM-03' AND instance = 'all' LIMIT 20;",
     );
-    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        write!(std::io::stdout().lock(), "Press Enter to stop Postgres and remove everything. ")
-            .ok();
-        std::io::stdout().flush().ok();
-        std::io::stdin().read_line(&mut String::new()).ok();
-    }
+    write!(std::io::stdout().lock(), "Press Enter to stop Postgres and remove everything. ").ok();
+    std::io::stdout().flush().ok();
+    std::io::stdin().read_line(&mut String::new()).ok();
     Ok(())
 }
