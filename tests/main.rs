@@ -4,6 +4,7 @@
 
 mod contract_sim;
 mod oracle;
+mod path;
 mod sink;
 mod state;
 mod support;

@@ -38,6 +38,9 @@ impl Pipeline<'_> {
         if let Some(input) = self.tick() {
             return Ok(Gathered::Input(Box::new(input)));
         }
+        if self.owed.is_some() && self.may_settle() {
+            return Ok(Gathered::Input(Box::new(self.next_input())));
+        }
         if self.sources_running == 0 {
             return Ok(Gathered::Done);
         }

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::indicator::Plan;
 use crate::model::{Changes, Epoch, EpochInput, Instant, Interner, Logged, Reason};
 use crate::report::{self, Event, Metrics};
-use crate::sink::{EpochMeta, RowCounts, Sink};
+use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
 use crate::state::{SnapshotContent, State};
 
@@ -94,8 +94,11 @@ pub struct Pipeline<'a> {
     epoch: Epoch,
     /// The last epoch that is in Postgres.
     committed: Epoch,
-    /// Whether the tables were written from another state directory.
-    is_foreign: bool,
+    /// This run, which took the tables over when it started.
+    run: RunId,
+    /// Whether the tables may show records that this state does not know: they were written from another
+    /// state directory, or from a later state of this one.
+    is_behind: bool,
     /// Whether every instance is read again from the beginning, for fields that were never read.
     is_rewound: bool,
     /// Why the tables must be compared with the state before anything else is written to them.
@@ -165,8 +168,8 @@ impl Pipeline<'_> {
             return self.rebuild(&logged, meta, "the places of an instance changed").await;
         }
         if visible.is_empty() {
-            let _logged = pending.wait()?;
-            return Ok(true);
+            let logged = pending.wait()?;
+            return self.settle_debt(&logged, meta).await;
         }
         let changes = self.dataflow.advance(visible.into_input())?; // pure
         self.standing.count(&changes.held);
@@ -179,11 +182,10 @@ impl Pipeline<'_> {
 
     /// Compares the tables with the state, once everything that they hold can be known.
     async fn settle_debt(&mut self, logged: &Logged, meta: Meta) -> Result<bool> {
-        if !self.may_settle() {
-            return Ok(true);
+        match self.owed.clone().filter(|_| self.may_settle()) {
+            Some(why) => self.rebuild(logged, meta, &why).await,
+            None => Ok(true),
         }
-        let why = self.owed.take().unwrap_or_default();
-        self.rebuild(logged, meta, &why).await
     }
 
     /// Computes everything anew from the records and writes what differs from the tables.
@@ -201,7 +203,6 @@ impl Pipeline<'_> {
         if self.owed.is_some() && !self.may_settle() {
             return Ok(true);
         }
-        self.owed = None;
         self.reconcile(logged, meta, &complete, why, watch).await
     }
 

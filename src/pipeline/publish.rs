@@ -4,7 +4,6 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use super::{Meta, Pipeline, Progress};
 use crate::error::{Error, Kind, Result};
-use crate::indicator::{Catalog, Plan};
 use crate::model::{Changes, Durable, Logged, Reason};
 use crate::report::{self, Event};
 use crate::sink::{RowCounts, Sink};
@@ -87,6 +86,7 @@ impl Pipeline<'_> {
         self.recovered(&patience);
         let rows = counts.total();
         report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
+        self.owed = None;
         self.acknowledge(durable, reason, complete, rows, watch)?;
         self.describe().await;
         Ok(true)
@@ -160,15 +160,20 @@ impl Pipeline<'_> {
     pub(super) async fn reopen_sink(&mut self) -> Result<()> {
         let mut patience = Patience::new();
         loop {
-            match open_sink(&self.config, &self.plan, &self.state).await {
-                Ok((sink, _)) => {
+            let pipeline = self.state.pipeline_id().0;
+            let opened = async {
+                let mut sink = Sink::open(self.config.sink.clone(), self.plan.catalog()).await?;
+                sink.keep(self.run, pipeline).await?;
+                Ok(sink)
+            };
+            match opened.await {
+                Ok(sink) => {
                     self.sink = sink;
                     return Ok(());
                 }
                 Err(error) => {
                     if !self.wait_for_postgres(error, &mut patience).await? {
-                        let what = "connecting to Postgres before the program was asked to end";
-                        return Err(Error::new(Kind::Temporary, what));
+                        return Err(asked_to_end());
                     }
                 }
             }
@@ -176,15 +181,8 @@ impl Pipeline<'_> {
     }
 }
 
-/// Opens the sink for a plan and takes the tables over from every earlier run.
-pub(super) async fn open_sink(
-    config: &crate::config::Config,
-    plan: &Plan,
-    state: &crate::state::State,
-) -> Result<(Sink, Option<crate::sink::Position>)> {
-    let catalog: &Catalog = plan.catalog();
-    let mut sink = Sink::open(config.sink.clone(), catalog).await?;
-    let run = crate::sink::RunId(rand::random());
-    let position = sink.take_over(run, state.pipeline_id().0).await?;
-    Ok((sink, position))
+/// The error of a start that was asked to end before the tables show what is in the log.
+pub(super) fn asked_to_end() -> Error {
+    let what = "ending: the program was asked to before Postgres had all that is in the log";
+    Error::new(Kind::Temporary, what).advise("the next start writes it")
 }

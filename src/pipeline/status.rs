@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Pipeline;
 use super::standing::Standing;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::indicator::{OptionText, Plan};
 use crate::model::{Code, Epoch, Instant};
 use crate::report::{self, Metrics};
@@ -196,13 +196,19 @@ impl Pipeline<'_> {
                     ..entry.status.clone()
                 })
                 .collect();
-        // The figures do not depend on it: what fails here is tried again with the next heartbeat.
-        if let Err(error) = self.sink.status(&statuses).await {
-            if !error.kind().may_pass() {
-                return Err(error);
+        match self.sink.status(&statuses).await {
+            Ok(0) => {
+                // So a copy that has nothing to write learns it too.
+                return Err(Error::config("another copy of tonle has taken over these tables")
+                    .advise("two copies of tonle write to this schema: stop one"));
             }
-        } else {
-            self.board.is_stale = false;
+            Ok(_) => self.board.is_stale = false,
+            Err(error) if error.kind() == Kind::DataDiffers => {
+                self.owed.get_or_insert(error.to_string());
+            }
+            Err(error) if !error.kind().may_pass() => return Err(error),
+            // The figures do not depend on it: what fails here is tried again with the next heartbeat.
+            Err(_) => {}
         }
         self.board.written = Some(Stopwatch::now());
         Ok(())

@@ -1,4 +1,5 @@
-//! What several tests need: packs, invented records, private servers.
+//! What several tests need: packs, invented records, private servers, the running program.
 
 pub(crate) mod histories;
 pub(crate) mod postgres;
+pub(crate) mod program;

@@ -43,7 +43,8 @@ impl Database {
         String::from_utf8(output.stdout).expect("pg_dump prints UTF-8")
     }
 
-    fn client(&self, program: &str) -> std::process::Command {
+    /// A client program of Postgres, set up to reach this database.
+    pub(crate) fn client(&self, program: &str) -> std::process::Command {
         SHARED.get().expect("a database was made in it").client(program, &self.name)
     }
 }
