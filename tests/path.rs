@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -274,6 +275,24 @@ fn files_are_replayed_in_their_order() {
     program.wait_until("the appended line arrived", |program| program.query(cases) == fewer);
     assert_eq!(program.stop(), 0, "{}", program.log());
     program.assert_true_to_state();
+}
+
+#[test]
+fn the_judges_of_these_tests_see_what_is_wrong() {
+    let kampot = primero(cases_of_today(12, 30));
+    let program = Program::new().server("kampot", &kampot);
+    program.once(0);
+    let objects = |judge: fn(&Program)| catch_unwind(AssertUnwindSafe(|| judge(&program))).is_err();
+    assert!(!objects(assert_changes_are_a_chain) && !objects(Program::assert_true_to_state));
+    let (tables, some) = (program.tables(), "(SELECT min(cell::text)::uuid FROM tonle.changes)");
+    program.query(&format!("DELETE FROM tonle.changes WHERE cell = {some}"));
+    assert!(objects(assert_changes_are_a_chain));
+    assert!(!objects(Program::assert_true_to_state));
+    program.query("UPDATE tonle.cases SET sex = 'heron' WHERE sex = 'female'");
+    assert!(objects(Program::assert_true_to_state));
+    let same = || assert_same_tables(&program.tables(), &tables);
+    assert!(catch_unwind(AssertUnwindSafe(same)).is_err());
+    assert_eq!(program.verify().code, 65);
 }
 
 /// Expects the tables that a new program makes of the servers as they are now.
