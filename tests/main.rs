@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod contract_sim;
+mod faults;
 mod oracle;
 mod path;
 mod sink;

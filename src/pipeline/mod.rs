@@ -117,12 +117,14 @@ impl Pipeline<'_> {
     pub async fn run(mut self) -> Result<Ended> {
         let ended = self.turn_until_done().await;
         self.stop_sources.send_replace(true);
-        let ended = ended?;
-        if let Ended::Finished(epoch) = ended {
+        // An error too: whoever reads the tables must see that nobody follows the instances any more.
+        if !matches!(ended, Ok(Ended::Abandoned(_))) {
             self.publish_status(true).await.ok();
+        }
+        if let Ok(Ended::Finished(epoch)) = ended {
             report::emit(&Event::Stopped { epoch });
         }
-        Ok(ended)
+        ended
     }
 
     async fn turn_until_done(&mut self) -> Result<Ended> {
