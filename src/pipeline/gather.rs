@@ -90,7 +90,7 @@ impl Pipeline<'_> {
     }
 
     fn take(&mut self, event: Event, input: &mut EpochInput) -> Result<()> {
-        self.board.note(&event, &self.options.metrics);
+        self.board.note(&event, &self.standing, &self.options.metrics);
         match event {
             Event::Batch(batch) => self.take_batch(batch, input),
             Event::Locations { instance, places } => {
@@ -106,7 +106,10 @@ impl Pipeline<'_> {
                     self.board.fail(error);
                 }
             }
-            Event::Labels { instance, labels } => self.board.labels(instance, labels),
+            Event::Labels { instance, labels } => {
+                self.board.labels(instance, labels);
+                self.is_described = false;
+            }
         }
         Ok(())
     }

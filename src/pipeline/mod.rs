@@ -101,6 +101,8 @@ pub struct Pipeline<'a> {
     is_behind: bool,
     /// Whether every instance is read again from the beginning, for fields that were never read.
     is_rewound: bool,
+    /// Whether the tables that say what rows mean are up to date.
+    is_described: bool,
     /// Why the tables must be compared with the state before anything else is written to them.
     owed: Option<String>,
     events: mpsc::Receiver<source::Event>,
@@ -119,6 +121,7 @@ impl Pipeline<'_> {
         self.stop_sources.send_replace(true);
         // An error too: whoever reads the tables must see that nobody follows the instances any more.
         if !matches!(ended, Ok(Ended::Abandoned(_))) {
+            self.describe().await;
             self.publish_status(true).await.ok();
         }
         if let Ok(Ended::Finished(epoch)) = ended {
@@ -211,6 +214,7 @@ impl Pipeline<'_> {
     /// What is due now and then: a snapshot, the status rows.
     async fn keep_house(&mut self) -> Result<()> {
         self.options.metrics.turned();
+        self.describe().await;
         if let Some(outcome) = self.state.snapshot_finished() {
             let written = outcome?;
             let records = self.standing.record_count();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant as Stopwatch};
 
+use super::gather::HOUSEKEEPING_INTERVAL;
 use super::{Meta, Pipeline, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Changes, Durable, Logged, Reason};
@@ -87,8 +88,8 @@ impl Pipeline<'_> {
         let rows = counts.total();
         report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
         self.owed = None;
+        self.is_described = false;
         self.acknowledge(durable, reason, complete, rows, watch)?;
-        self.describe().await;
         Ok(true)
     }
 
@@ -104,7 +105,8 @@ impl Pipeline<'_> {
         self.committed = epoch;
         self.state.commit(durable)?;
         let (cases, took) = (changes.tally.changed(), watch.elapsed());
-        self.board.committed(epoch, cases, rows.total(), &self.options.metrics);
+        let held = self.standing.record_count();
+        self.board.committed(epoch, cases, rows.total(), held, &self.options.metrics);
         report::emit(&Event::EpochWritten { epoch, cases, rows: rows.total(), took });
         (self.options.observe)(&Progress::Committed {
             epoch,
@@ -144,15 +146,22 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Fills the tables that say what rows mean. A failure costs labels, no figures: it is tried again with
-    /// the next change of the plan.
+    /// Fills the tables that say what rows mean, when that may have changed. A failure costs labels, no figures:
+    /// it is tried again when the loop next keeps house.
     pub(super) async fn describe(&mut self) {
+        if self.is_described || self.committed.0 == 0 {
+            return;
+        }
         let dictionary = self.interner.read(Clone::clone);
         let labels = self.board.all_labels(&self.plan);
         let tree = self.standing.tree();
         let catalog = self.plan.catalog();
-        if let Err(error) = self.sink.describe(catalog, &tree, &dictionary, &labels).await {
-            report::emit(&Event::SinkRetried { attempt: 1, wait: Duration::ZERO, error: &error });
+        match self.sink.describe(catalog, &tree, &dictionary, &labels).await {
+            Ok(_) => self.is_described = true,
+            Err(error) => {
+                let wait = HOUSEKEEPING_INTERVAL;
+                report::emit(&Event::SinkRetried { attempt: 1, wait, error: &error });
+            }
         }
     }
 
