@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Interner, LocationTree, Reason};
 use crate::pipeline::{Ended, Options, Pipeline, Progress, compile};
 use crate::postgres::{self, PrivatePostgres};
-use crate::report::Metrics;
+use crate::report::{self, Format, Level, Metrics};
 use crate::sim::{self, Sim};
 use crate::sink::{self, Headline};
 
@@ -52,6 +52,9 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
+    // What goes right is told by the screen.
+    let level = std::env::var_os(report::LEVEL_VARIABLE).is_none().then_some(Level::Warn);
+    report::init(Format::Text, level)?;
     let cluster = match &args.database_url {
         Some(_) => None,
         None => {
@@ -75,6 +78,8 @@ pub(super) fn run(args: Args) -> Result<()> {
 async fn show(args: &Args, url: &str, directory: &Path) -> Result<Config> {
     let sims = simulate(args).await?;
     let config = configuration(args, url, directory, &sims)?;
+    let plan = compile(&config, &LocationTree::default(), &Interner::default())?;
+    sink::check(&config.sink, plan.catalog()).await?;
     let (stop, stopped) = watch::channel(false);
     stop_on_interrupt(stop.clone());
     let screen = Screen::new(args.cases, sims, stop, args);
@@ -114,9 +119,9 @@ async fn simulate(args: &Args) -> Result<Vec<Sim>> {
 
 /// Writes a configuration as an operator would and reads it back.
 fn configuration(args: &Args, url: &str, directory: &Path, sims: &[Sim]) -> Result<Config> {
-    let mut text = format!(
+    let mut text = String::from(
         "packs = [\"cp-core\", \"cambodia\"]\npseudonym_key_file = \"pseudonym.key\"\n\
-         time_zone = \"Asia/Phnom_Penh\"\n[database]\nurl = \"\"\n"
+         time_zone = \"Asia/Phnom_Penh\"\n[database]\nurl = \"\"\n",
     );
     for (sim, name) in sims.iter().zip(NAMES) {
         text += &format!(
@@ -216,13 +221,11 @@ impl Screen {
         say(format!("Loaded in {seconds:.1} s. Live edits begin; one line for each epoch."));
         let (sims, rate) = (self.sims.clone(), self.edits_per_second);
         tokio::spawn(async move {
-            let mut next = 0;
-            while rate > 0 {
+            for sim in sims.iter().cycle().take_while(|_| rate > 0) {
                 tokio::time::sleep(Duration::from_secs(1) / rate).await;
-                if sims[next % sims.len()].edit(1).is_err() {
+                if sim.edit(1).is_err() {
                     break;
                 }
-                next += 1;
             }
         });
         let (stop, how_long) = (self.stop.clone(), self.how_long);
@@ -243,7 +246,9 @@ async fn summarize(config: &Config, cluster: Option<&PrivatePostgres>) -> Result
         let from = period_start.as_deref().unwrap_or("");
         say(format!("{indicator:<12} {period_type:<10} {from:<11} {value:>10}  {title}"));
     }
-    let Some(cluster) = cluster else { return Ok(()) };
+    // Without a person at the keyboard the cluster is gone before anybody could look.
+    let is_watched = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let Some(cluster) = cluster.filter(|_| is_watched) else { return Ok(()) };
     say("");
     say("Look for yourself, in another terminal:");
     say(format!("  {}", cluster.psql_line()));
@@ -251,11 +256,8 @@ async fn summarize(config: &Config, cluster: Option<&PrivatePostgres>) -> Result
     say(
         "  SELECT * FROM indicator_values WHERE indicator = 'CM-03' AND instance = 'all' LIMIT 20;",
     );
-    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        write!(std::io::stdout().lock(), "Press Enter to stop Postgres and remove everything. ")
-            .ok();
-        std::io::stdout().flush().ok();
-        std::io::stdin().read_line(&mut String::new()).ok();
-    }
+    write!(std::io::stdout().lock(), "Press Enter to stop Postgres and remove everything. ").ok();
+    std::io::stdout().flush().ok();
+    std::io::stdin().read_line(&mut String::new()).ok();
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::indicator::Plan;
 use crate::model::{Changes, Epoch, EpochInput, Instant, Interner, Logged, Reason};
 use crate::report::{self, Event, Metrics};
-use crate::sink::{EpochMeta, RowCounts, Sink};
+use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
 use crate::state::{SnapshotContent, State};
 
@@ -94,10 +94,15 @@ pub struct Pipeline<'a> {
     epoch: Epoch,
     /// The last epoch that is in Postgres.
     committed: Epoch,
-    /// Whether the tables were written from another state directory.
-    is_foreign: bool,
+    /// This run, which took the tables over when it started.
+    run: RunId,
+    /// Whether the tables may show records that this state does not know: they were written from another
+    /// state directory, or from a later state of this one.
+    is_behind: bool,
     /// Whether every instance is read again from the beginning, for fields that were never read.
     is_rewound: bool,
+    /// Whether the tables that say what rows mean are up to date.
+    is_described: bool,
     /// Why the tables must be compared with the state before anything else is written to them.
     owed: Option<String>,
     events: mpsc::Receiver<source::Event>,
@@ -114,12 +119,15 @@ impl Pipeline<'_> {
     pub async fn run(mut self) -> Result<Ended> {
         let ended = self.turn_until_done().await;
         self.stop_sources.send_replace(true);
-        let ended = ended?;
-        if let Ended::Finished(epoch) = ended {
+        // An error too: whoever reads the tables must see that nobody follows the instances any more.
+        if !matches!(ended, Ok(Ended::Abandoned(_))) {
+            self.describe().await;
             self.publish_status(true).await.ok();
+        }
+        if let Ok(Ended::Finished(epoch)) = ended {
             report::emit(&Event::Stopped { epoch });
         }
-        Ok(ended)
+        ended
     }
 
     async fn turn_until_done(&mut self) -> Result<Ended> {
@@ -148,7 +156,12 @@ impl Pipeline<'_> {
     }
 
     /// One epoch, from its input to its commit. False when a stop came before it could be committed.
-    async fn turn(&mut self, input: EpochInput) -> Result<bool> {
+    ///
+    /// [`run`](Self::run) calls it with what the sources hand on; a benchmark hands epochs over by itself.
+    ///
+    /// # Errors
+    /// Whatever cannot be mended by trying again.
+    pub async fn turn(&mut self, input: EpochInput) -> Result<bool> {
         let watch = Stopwatch::now();
         let pending = self.state.append(&input, &self.interner)?; // from here on, a crash loses nothing
         self.epoch = input.epoch;
@@ -160,8 +173,8 @@ impl Pipeline<'_> {
             return self.rebuild(&logged, meta, "the places of an instance changed").await;
         }
         if visible.is_empty() {
-            let _logged = pending.wait()?;
-            return Ok(true);
+            let logged = pending.wait()?;
+            return self.settle_debt(&logged, meta).await;
         }
         let changes = self.dataflow.advance(visible.into_input())?; // pure
         self.standing.count(&changes.held);
@@ -174,11 +187,10 @@ impl Pipeline<'_> {
 
     /// Compares the tables with the state, once everything that they hold can be known.
     async fn settle_debt(&mut self, logged: &Logged, meta: Meta) -> Result<bool> {
-        if !self.may_settle() {
-            return Ok(true);
+        match self.owed.clone().filter(|_| self.may_settle()) {
+            Some(why) => self.rebuild(logged, meta, &why).await,
+            None => Ok(true),
         }
-        let why = self.owed.take().unwrap_or_default();
-        self.rebuild(logged, meta, &why).await
     }
 
     /// Computes everything anew from the records and writes what differs from the tables.
@@ -196,13 +208,13 @@ impl Pipeline<'_> {
         if self.owed.is_some() && !self.may_settle() {
             return Ok(true);
         }
-        self.owed = None;
         self.reconcile(logged, meta, &complete, why, watch).await
     }
 
     /// What is due now and then: a snapshot, the status rows.
     async fn keep_house(&mut self) -> Result<()> {
         self.options.metrics.turned();
+        self.describe().await;
         if let Some(outcome) = self.state.snapshot_finished() {
             let written = outcome?;
             let records = self.standing.record_count();

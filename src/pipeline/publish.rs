@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
 
+use super::gather::HOUSEKEEPING_INTERVAL;
 use super::{Meta, Pipeline, Progress};
 use crate::error::{Error, Kind, Result};
-use crate::indicator::{Catalog, Plan};
 use crate::model::{Changes, Durable, Logged, Reason};
 use crate::report::{self, Event};
 use crate::sink::{RowCounts, Sink};
@@ -88,8 +88,9 @@ impl Pipeline<'_> {
         self.recovered(&patience);
         let rows = counts.total();
         report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
+        self.owed = None;
+        self.is_described = false;
         self.acknowledge(durable, reason, complete, rows, watch)?;
-        self.describe().await;
         Ok(true)
     }
 
@@ -105,8 +106,8 @@ impl Pipeline<'_> {
         self.committed = epoch;
         self.state.commit(durable)?;
         let (cases, took) = (changes.tally.changed(), watch.elapsed());
-        self.board.committed(epoch, cases, rows.total(), &self.options.metrics);
-        self.options.metrics.cases_held.store(self.standing.record_count(), Relaxed);
+        let held = self.standing.record_count();
+        self.board.committed(epoch, cases, rows.total(), held, &self.options.metrics);
         report::emit(&Event::EpochWritten { epoch, cases, rows: rows.total(), took });
         (self.options.observe)(&Progress::Committed {
             epoch,
@@ -150,15 +151,22 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Fills the tables that say what rows mean. A failure costs labels, no figures: it is tried again with
-    /// the next change of the plan.
+    /// Fills the tables that say what rows mean, when that may have changed. A failure costs labels, no figures:
+    /// it is tried again when the loop next keeps house.
     pub(super) async fn describe(&mut self) {
+        if self.is_described || self.committed.0 == 0 {
+            return;
+        }
         let dictionary = self.interner.read(Clone::clone);
         let labels = self.board.all_labels(&self.plan);
         let tree = self.standing.tree();
         let catalog = self.plan.catalog();
-        if let Err(error) = self.sink.describe(catalog, &tree, &dictionary, &labels).await {
-            report::emit(&Event::SinkRetried { attempt: 1, wait: Duration::ZERO, error: &error });
+        match self.sink.describe(catalog, &tree, &dictionary, &labels).await {
+            Ok(_) => self.is_described = true,
+            Err(error) => {
+                let wait = HOUSEKEEPING_INTERVAL;
+                report::emit(&Event::SinkRetried { attempt: 1, wait, error: &error });
+            }
         }
     }
 
@@ -166,15 +174,20 @@ impl Pipeline<'_> {
     pub(super) async fn reopen_sink(&mut self) -> Result<()> {
         let mut patience = Patience::new();
         loop {
-            match open_sink(&self.config, &self.plan, &self.state).await {
-                Ok((sink, _)) => {
+            let pipeline = self.state.pipeline_id().0;
+            let opened = async {
+                let mut sink = Sink::open(self.config.sink.clone(), self.plan.catalog()).await?;
+                sink.keep(self.run, pipeline).await?;
+                Ok(sink)
+            };
+            match opened.await {
+                Ok(sink) => {
                     self.sink = sink;
                     return Ok(());
                 }
                 Err(error) => {
                     if !self.wait_for_postgres(error, &mut patience).await? {
-                        let what = "connecting to Postgres before the program was asked to end";
-                        return Err(Error::new(Kind::Temporary, what));
+                        return Err(asked_to_end());
                     }
                 }
             }
@@ -182,15 +195,8 @@ impl Pipeline<'_> {
     }
 }
 
-/// Opens the sink for a plan and takes the tables over from every earlier run.
-pub(super) async fn open_sink(
-    config: &crate::config::Config,
-    plan: &Plan,
-    state: &crate::state::State,
-) -> Result<(Sink, Option<crate::sink::Position>)> {
-    let catalog: &Catalog = plan.catalog();
-    let mut sink = Sink::open(config.sink.clone(), catalog).await?;
-    let run = crate::sink::RunId(rand::random());
-    let position = sink.take_over(run, state.pipeline_id().0).await?;
-    Ok((sink, position))
+/// The error of a start that was asked to end before the tables show what is in the log.
+pub(super) fn asked_to_end() -> Error {
+    let what = "ending: the program was asked to before Postgres had all that is in the log";
+    Error::new(Kind::Temporary, what).advise("the next start writes it")
 }

@@ -2,16 +2,17 @@
 //!
 //! P is the epoch in Postgres, L the last in the log. When they agree, the records as of P are computed and their
 //! output dropped, and (P, L] is replayed as normal epochs. Otherwise everything is computed as of L and compared
-//! with the tables. When the tables were written from another state directory, that waits until every instance was
-//! read completely: before, most of their rows would look as if they should go.
+//! with the tables. When the tables may show records that the state does not know, that waits until every instance
+//! was read completely: before, most of their rows would look as if they should go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::sync::{mpsc, watch};
 
-use super::publish::open_sink;
+use super::publish::asked_to_end;
 use super::standing::{Standing, as_changes, tree_of};
 use super::status::Board;
 use super::{EVENTS_WAITING_MAX, Meta, Options, Pipeline, Progress};
@@ -19,9 +20,9 @@ use crate::config::Config;
 use crate::dataflow::{Dataflow, Input};
 use crate::error::{Error, Result};
 use crate::indicator::{Plan, schema_of};
-use crate::model::{Changes, Code, EpochInput, Interner, LocationTree, RecordKey};
+use crate::model::{Changes, Code, Epoch, EpochInput, Interner, LocationTree, RecordKey};
 use crate::report::{self, Event};
-use crate::sink::{Position, Sink};
+use crate::sink::{Position, RunId, Sink};
 use crate::source::{self, Resume, Shared};
 use crate::state::{Agreement, Restored, State};
 
@@ -51,19 +52,20 @@ impl<'a> Pipeline<'a> {
             workers: config.workers,
         });
         let mut state = State::open(&config.state)?;
+        state.tie_to_key(source::key_check(&config.pseudonym_key)?)?;
         let schema = schema_of(&config.definition);
         // The sink needs the plan, the plan the places, and which epoch to restore is in the sink: a plan
         // without places opens it the first time.
         let bare = compile(&config, &LocationTree::default(), &Interner::default())?;
-        let (_, position) = open_patiently(&config, &bare, &state, &options).await?;
+        let run = RunId(rand::random());
+        let position = take_over(&config, &bare, &state, &options, run).await?;
         let ours = position.as_ref().filter(|p| p.pipeline == Some(state.pipeline_id().0));
         let mut restored = state.restore(ours.map(|p| p.epoch), &schema)?;
         let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
         let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
-        let is_foreign = position.is_some() && ours.is_none();
-        let mut owed =
-            is_foreign.then(|| "the tables were written from another state directory".to_owned());
-        if owed.is_none()
+        let is_behind = position.is_some() && restored.agreement != Agreement::Agrees;
+        let mut owed = is_behind.then(|| why_behind(ours, &restored.agreement));
+        if !is_behind
             && restored.agreement == Agreement::Agrees
             && position.as_ref().is_some_and(|p| p.fingerprint != plan.catalog().fingerprint)
         {
@@ -72,16 +74,19 @@ impl<'a> Pipeline<'a> {
             plan = compile(&config, &tree_of(&restored.locations), &interner)?;
             owed = Some("the pack, the instances or the places changed".to_owned());
         }
-        let (sink, _) = open_sink(&config, &plan, &state).await?;
+        let is_known =
+            position.as_ref().is_some_and(|p| p.fingerprint == plan.catalog().fingerprint);
+        let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
+        sink.keep(run, state.pipeline_id().0).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
         let codes = plan.instances().iter().map(|(code, _)| *code).collect();
         let standing = Standing::of(&restored, codes);
-        let epoch = position.map_or(restored.last, |p| p.epoch.max(restored.last));
+        let epoch = position.as_ref().map_or(restored.last, |p| p.epoch.max(restored.last));
         let board = Board::new(plan.instances(), &standing);
         let (stop_sources, _) = watch::channel(false);
         let (_, events) = mpsc::channel(1);
         let mut pipeline = Self {
-            committed: restored.base,
+            committed: position.map_or(Epoch(0), |position| position.epoch),
             events,
             sources_running: 0,
             config,
@@ -94,8 +99,11 @@ impl<'a> Pipeline<'a> {
             standing,
             board,
             epoch,
-            is_foreign,
+            run,
+            is_behind,
             is_rewound: false,
+            // Tables that follow this plan were described with it, and labels come from the sources.
+            is_described: is_known,
             owed,
             stop_sources,
         };
@@ -124,53 +132,62 @@ impl<'a> Pipeline<'a> {
         if let (None, Agreement::Reconcile { why }) = (&self.owed, &agreement) {
             self.owed = Some(why.clone());
         }
-        if today.is_some() && self.owed.is_some() && self.may_settle() {
-            let why = self.owed.take().unwrap_or_default();
-            let input = EpochInput { today: None, ..self.next_input() };
-            let pending = self.state.append(&input, &self.interner)?;
-            self.epoch = input.epoch;
-            let logged = pending.wait()?;
-            self.reconcile(&logged, Meta::of(&input), &complete, &why, watch).await?;
+        if self.owed.is_none() {
+            complete = Changes::default(); // the tables show it already
         }
-        drop(complete);
         for input in tail {
-            self.replay(input).await?;
+            if !self.replay(input).await? {
+                return Err(asked_to_end());
+            }
         }
-        self.describe().await;
+        let mut input = self.next_input();
         if !new_fields.is_empty() {
+            // With the first epoch that is logged the new fields count as asked for, so it has to be this one
+            // that says that they were never read.
             report::emit(&Event::Rewound { fields: &new_fields.join(", ") });
-            let input = EpochInput { arrivals: self.standing.rewind(), ..self.next_input() };
-            self.turn(input).await?;
+            input.arrivals = self.standing.rewind();
             self.is_rewound = true;
         }
+        let why = self.owed.clone().filter(|_| self.may_settle());
+        if why.is_some() || self.is_rewound {
+            let meta = Meta::of(&input);
+            let pending = self.state.append(&input, &self.interner)?;
+            self.epoch = input.epoch;
+            self.standing.absorb(input);
+            let logged = pending.wait()?;
+            if let Some(why) = why
+                && !self.reconcile(&logged, meta, &complete, &why, watch).await?
+            {
+                return Err(asked_to_end());
+            }
+        }
+        self.options.metrics.well();
+        let held = self.standing.record_count();
+        self.options.metrics.cases_held.store(held, Relaxed);
         Ok(())
     }
 
     /// Whether the records that are visible are all that the tables could show.
     pub(super) fn may_settle(&self) -> bool {
-        !self.is_foreign || self.standing.all_released()
+        self.standing.today().is_some() && (!self.is_behind || self.standing.all_released())
     }
 
-    /// Runs an epoch that is in the log already.
-    async fn replay(&mut self, input: EpochInput) -> Result<()> {
+    /// Runs an epoch that is in the log already. False when a stop came before it could be committed.
+    async fn replay(&mut self, input: EpochInput) -> Result<bool> {
         let (epoch, meta) = (input.epoch, Meta::of(&input));
         let visible = self.standing.absorb(input);
         if visible.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let logged = self.state.logged(epoch)?;
         if visible.places_changed {
             self.standing.hand_over(&mut self.dataflow, visible)?;
-            self.rebuild(&logged, meta, "the places of an instance changed").await?;
-            return Ok(());
+            return self.rebuild(&logged, meta, "the places of an instance changed").await;
         }
         let watch = Stopwatch::now();
         let changes = self.dataflow.advance(visible.into_input())?;
         self.standing.count(&changes.held);
-        if self.owed.is_none() {
-            self.publish(&logged, meta, &changes, watch).await?;
-        }
-        Ok(())
+        self.publish(&logged, meta, &changes, watch).await
     }
 
     fn start_sources(&mut self) -> Result<()> {
@@ -213,18 +230,32 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-/// Opens the sink, waiting for a Postgres that is away unless the run is to end by itself.
-async fn open_patiently(
+/// Why the tables may show more than the state knows.
+fn why_behind(ours: Option<&Position>, agreement: &Agreement) -> String {
+    match (ours, agreement) {
+        (None, _) => "the tables were written from another state directory".to_owned(),
+        (Some(_), Agreement::Reconcile { why }) => why.clone(),
+        (Some(_), _) => "the state directory has lost its log".to_owned(),
+    }
+}
+
+/// Makes this run the one that may write, waiting for a Postgres that is away unless the run is to end by itself.
+async fn take_over(
     config: &Config,
     plan: &Plan,
     state: &State,
     options: &Options<'_>,
-) -> Result<(Sink, Option<Position>)> {
+    run: RunId,
+) -> Result<Option<Position>> {
     let mut stop = options.stop.clone();
     let mut attempt = 0;
     loop {
-        let error = match open_sink(config, plan, state).await {
-            Ok(opened) => return Ok(opened),
+        let position = async {
+            let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
+            sink.take_over(run, state.pipeline_id().0).await
+        };
+        let error = match position.await {
+            Ok(position) => return Ok(position),
             Err(error) if options.once || !error.kind().may_pass() => return Err(error),
             Err(error) => error,
         };
@@ -235,7 +266,7 @@ async fn open_patiently(
         report::emit(&Event::SinkRetried { attempt, wait, error: &error });
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return Err(error),
+            _ = stop.wait_for(|stop| *stop) => return Err(asked_to_end().caused_by(error)),
             () = tokio::time::sleep(wait) => {}
         }
     }

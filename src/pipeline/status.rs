@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Pipeline;
 use super::standing::Standing;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::indicator::{OptionText, Plan};
 use crate::model::{Code, Epoch, Instant};
 use crate::report::{self, Metrics};
@@ -66,7 +66,7 @@ impl Board {
     }
 
     /// Notes what an event says about its instance, and reports it.
-    pub(super) fn note(&mut self, event: &Event, metrics: &Metrics) {
+    pub(super) fn note(&mut self, event: &Event, standing: &Standing, metrics: &Metrics) {
         match event {
             Event::Batch(batch) => {
                 let Some(entry) = self.entries.get_mut(&batch.instance) else { return };
@@ -84,7 +84,7 @@ impl Board {
             Event::CaughtUp { instance, total, newest } => {
                 let Some(entry) = self.entries.get_mut(instance) else { return };
                 if entry.status.state == "loading" {
-                    let (instance, cases) = (entry.name.as_str(), total.unwrap_or(0));
+                    let (instance, cases) = (entry.name.as_str(), standing.records_of(*instance));
                     let took = entry.begun.elapsed();
                     report::emit(&report::Event::FirstLoadFinished { instance, cases, took });
                 }
@@ -159,12 +159,19 @@ impl Board {
     }
 
     /// Notes a commit.
-    pub(super) fn committed(&mut self, epoch: Epoch, cases: u64, rows: u64, metrics: &Metrics) {
+    pub(super) fn committed(
+        &mut self,
+        epoch: Epoch,
+        cases: u64,
+        rows: u64,
+        held: u64,
+        metrics: &Metrics,
+    ) {
+        metrics.cases_held.store(held, Relaxed);
         metrics.epochs_written.fetch_add(1, Relaxed);
         metrics.rows_written.fetch_add(rows, Relaxed);
         metrics.cases_changed.fetch_add(cases, Relaxed);
         metrics.epoch_last.store(epoch.0, Relaxed);
-        metrics.epochs_unacknowledged.store(0, Relaxed);
         for entry in self.entries.values() {
             let lag = entry.status.newest_change.map_or(-1, |newest| (now().0 - newest.0) / 1_000);
             if let Some(counts) = metrics.instance(entry.number) {
@@ -196,13 +203,19 @@ impl Pipeline<'_> {
                     ..entry.status.clone()
                 })
                 .collect();
-        // The figures do not depend on it: what fails here is tried again with the next heartbeat.
-        if let Err(error) = self.sink.status(&statuses).await {
-            if !error.kind().may_pass() {
-                return Err(error);
+        match self.sink.status(&statuses).await {
+            Ok(0) => {
+                // So a copy that has nothing to write learns it too.
+                return Err(Error::config("another copy of tonle has taken over these tables")
+                    .advise("two copies of tonle write to this schema: stop one"));
             }
-        } else {
-            self.board.is_stale = false;
+            Ok(_) => self.board.is_stale = false,
+            Err(error) if error.kind() == Kind::DataDiffers => {
+                self.owed.get_or_insert(error.to_string());
+            }
+            Err(error) if !error.kind().may_pass() => return Err(error),
+            // The figures do not depend on it: what fails here is tried again with the next heartbeat.
+            Err(_) => {}
         }
         self.board.written = Some(Stopwatch::now());
         Ok(())

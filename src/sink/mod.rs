@@ -164,25 +164,34 @@ impl Sink {
     /// Connects again when the connection was lost, and looks what was committed. Does nothing otherwise.
     ///
     /// # Errors
-    /// Unavailable or Permission as in [`open`](Self::open), Config when another run has taken over.
+    /// Unavailable or Permission as in [`open`](Self::open), Config when another run has taken over, DataDiffers
+    /// when the tables went back to an older epoch meanwhile.
     pub async fn reconnect(&mut self) -> Result<()> {
+        if self.connect_again().await? {
+            let what = "connecting again: the tables show an older epoch than before";
+            return Err(Error::new(Kind::DataDiffers, what)
+                .advise("they were restored from a backup; a reconcile puts them right"));
+        }
+        Ok(())
+    }
+
+    /// The same, whatever is found. True when the tables went back to an older epoch.
+    async fn connect_again(&mut self) -> Result<bool> {
         if !self.client.is_closed() && !self.is_unsettled {
-            return Ok(());
+            return Ok(false);
         }
         self.client = connection::connect(&self.settings.address).await?;
         self.statements = None;
         self.status_statement = None;
         self.is_unsettled = false;
-        if let Some(owned) = self.owned {
-            let row = read_pipeline(&self.client, &self.schema).await?;
-            match row {
-                Some(row) if row.run == owned.run => {
-                    self.owned = Some(Owned { pipeline: owned.pipeline, ..row });
-                }
-                _ => return Err(replaced()),
+        let Some(owned) = self.owned else { return Ok(false) };
+        match read_pipeline(&self.client, &self.schema).await? {
+            Some(row) if row.run == owned.run => {
+                self.owned = Some(Owned { pipeline: owned.pipeline, ..row });
+                Ok(row.epoch < owned.epoch)
             }
+            _ => Err(replaced()),
         }
-        Ok(())
     }
 
     /// What the tables hold; none when nothing was ever committed.
@@ -211,11 +220,28 @@ impl Sink {
     /// # Errors
     /// Whatever Postgres answers.
     pub async fn take_over(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
+        self.claim(run, pipeline, "").await
+    }
+
+    /// The same for a run that took over before, with another connection: never from a run that came later.
+    ///
+    /// # Errors
+    /// Config when another run has taken over, else whatever Postgres answers.
+    pub async fn keep(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
+        self.claim(run, pipeline, "WHERE p.run_id = $1").await
+    }
+
+    async fn claim(
+        &mut self,
+        run: RunId,
+        pipeline: u128,
+        condition: &str,
+    ) -> Result<Option<Position>> {
         self.reconnect().await?;
         let schema = &self.schema;
         let sql = format!(
             "INSERT INTO {schema}.tonle_pipeline AS p (run_id) VALUES ($1)
-             ON CONFLICT (only_row) DO UPDATE SET run_id = $1, written_at = now()"
+             ON CONFLICT (only_row) DO UPDATE SET run_id = $1, written_at = now() {condition}"
         );
         let doing = failed("taking over the tables");
         self.client.execute(&sql, &[&Uuid(run.to_bytes())]).await.map_err(&doing)?;
@@ -300,7 +326,7 @@ impl Sink {
         complete: &Changes,
         naming: &dyn Naming,
     ) -> Result<(Durable, ReconcileCounts)> {
-        self.reconnect().await?;
+        self.connect_again().await?; // whatever the tables show is what is corrected
         let owned = self.owned.ok_or_else(|| Error::bug("a reconcile before take_over"))?;
         let epoch = logged.epoch();
         if self.in_doubt == Some(epoch) && epoch == owned.epoch {
