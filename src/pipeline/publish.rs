@@ -132,8 +132,6 @@ impl Pipeline<'_> {
         let metrics = &self.options.metrics;
         metrics.unwell("Postgres does not take epochs");
         metrics.sink_retries.fetch_add(1, Relaxed);
-        let behind = self.epoch.0.saturating_sub(self.committed.0);
-        metrics.epochs_unacknowledged.store(behind, Relaxed);
         let (attempt, wait) = (patience.attempts, patience.wait);
         report::emit(&Event::SinkRetried { attempt, wait, error: &error });
         patience.wait = (patience.wait * 2).min(RETRY_WAIT_MAX);
