@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod contract_sim;
-mod faults;
+mod contract_source;
+mod figures;
 mod oracle;
+mod packs;
 mod path;
+mod privacy;
 mod sink;
 mod state;
 mod support;

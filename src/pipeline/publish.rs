@@ -1,5 +1,6 @@
 //! Committing an epoch: tried again while Postgres is away, corrected when the tables are not what they should be.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
 
 use super::gather::HOUSEKEEPING_INTERVAL;
@@ -128,7 +129,11 @@ impl Pipeline<'_> {
             return Err(error);
         }
         patience.attempts += 1;
-        self.options.metrics.unwell("Postgres does not take epochs");
+        let metrics = &self.options.metrics;
+        metrics.unwell("Postgres does not take epochs");
+        metrics.sink_retries.fetch_add(1, Relaxed);
+        let behind = self.epoch.0.saturating_sub(self.committed.0);
+        metrics.epochs_unacknowledged.store(behind, Relaxed);
         let (attempt, wait) = (patience.attempts, patience.wait);
         report::emit(&Event::SinkRetried { attempt, wait, error: &error });
         patience.wait = (patience.wait * 2).min(RETRY_WAIT_MAX);
