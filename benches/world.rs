@@ -12,8 +12,8 @@ use tonle::sim::{self, generator};
 
 use crate::{floors, machine, row};
 
-/// Five indicators as in the comparison of the design notes: each case contributes to about five months, each
-/// contribution to six rows (district, province, country; with and without sex and age), and again for `all`.
+/// Five indicators by month: each case contributes to about five months, each contribution to four rows (province
+/// and country; with and without sex and age), and again for `all`.
 const FIVE: &str = include_str!("five.toml");
 const FIVE_ROWS: &str = include_str!("five-rows.toml");
 

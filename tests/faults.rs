@@ -12,7 +12,7 @@ use crate::support::program::{Program, cases_of_today, primero};
 const CASES: &str = "/api/v2/cases";
 
 /// Small pages, so that a load takes many requests; a server may be silent for a second.
-const MANY_PAGES: &str = "page_size = 25\ntimeout_seconds = 1";
+const MANY_PAGES: &str = "page_size = 12\ntimeout_seconds = 1";
 
 /// Longer than the client waits.
 const TOO_LONG: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ fn order_all(sim: &Sim, path: &str, between: u64) {
 
 #[test]
 fn a_load_through_every_fault_loses_nothing() {
-    let kampot = primero(cases_of_today(21, 300));
+    let kampot = primero(cases_of_today(21, 150));
     order_all(&kampot, CASES, 1);
     for path in ["/api/v2/locations", "/api/v2/lookups", "/api/v2/forms"] {
         kampot.faults().next(path, 1, Fault::Broken);
@@ -60,7 +60,7 @@ fn a_load_through_every_fault_loses_nothing() {
 
 #[test]
 fn live_edits_through_every_fault_lose_nothing() {
-    let kampot = primero(cases_of_today(22, 120));
+    let kampot = primero(cases_of_today(22, 60));
     let mut program = Program::new().server_with("kampot", &kampot, MANY_PAGES);
     program.start();
     program.wait_until_live("kampot");

@@ -71,18 +71,19 @@ pub(super) fn run(args: Args) -> Result<()> {
         Error::new(Kind::Unavailable, "making a directory for the demo").caused_by(e)
     })?;
     let runtime = super::runtime()?;
-    let config = runtime.block_on(show(&args, &url, directory.path()))?;
+    let look = cluster.as_ref().map(PrivatePostgres::psql_line);
+    let config = runtime.block_on(show(&args, &url, directory.path(), look))?;
     runtime.block_on(summarize(&config, cluster.as_ref()))
 }
 
-async fn show(args: &Args, url: &str, directory: &Path) -> Result<Config> {
+async fn show(args: &Args, url: &str, directory: &Path, look: Option<String>) -> Result<Config> {
     let sims = simulate(args).await?;
     let config = configuration(args, url, directory, &sims)?;
     let plan = compile(&config, &LocationTree::default(), &Interner::default())?;
     sink::check(&config.sink, plan.catalog()).await?;
     let (stop, stopped) = watch::channel(false);
     stop_on_interrupt(stop.clone());
-    let screen = Screen::new(args.cases, sims, stop, args);
+    let screen = Screen::new(args, sims, stop, look);
     let options = Options {
         once: false,
         stop: stopped,
@@ -155,14 +156,16 @@ struct Screen {
     bar: ProgressBar,
     sims: Vec<Sim>,
     stop: watch::Sender<bool>,
+    /// What to type to look into the database meanwhile.
+    look: Option<String>,
     edits_per_second: u32,
     how_long: Duration,
     begun: Stopwatch,
 }
 
 impl Screen {
-    fn new(cases: u64, sims: Vec<Sim>, stop: watch::Sender<bool>, args: &Args) -> Self {
-        let bar = ProgressBar::new(cases);
+    fn new(args: &Args, sims: Vec<Sim>, stop: watch::Sender<bool>, look: Option<String>) -> Self {
+        let bar = ProgressBar::new(args.cases);
         let style =
             ProgressStyle::with_template("Loading {wide_bar} {human_pos} of {human_len} cases");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -170,6 +173,7 @@ impl Screen {
             bar,
             sims,
             stop,
+            look,
             edits_per_second: args.edits_per_second,
             how_long: args.how_long,
             begun: Stopwatch::now(),
@@ -218,7 +222,11 @@ impl Screen {
     /// The first load is over: edits begin, and the end is in sight.
     fn go_live(&mut self) {
         let seconds = self.begun.elapsed().as_secs_f64();
-        say(format!("Loaded in {seconds:.1} s. Live edits begin; one line for each epoch."));
+        say(format!("Loaded in {seconds:.1} s."));
+        if let Some(line) = &self.look {
+            say(format!("Look into the database from another terminal: {line}"));
+        }
+        say("Live edits begin; one line for each epoch.");
         let (sims, rate) = (self.sims.clone(), self.edits_per_second);
         tokio::spawn(async move {
             for sim in sims.iter().cycle().take_while(|_| rate > 0) {

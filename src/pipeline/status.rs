@@ -168,6 +168,7 @@ impl Board {
         metrics: &Metrics,
     ) {
         metrics.cases_held.store(held, Relaxed);
+        metrics.epochs_unacknowledged.store(0, Relaxed);
         metrics.epochs_written.fetch_add(1, Relaxed);
         metrics.rows_written.fetch_add(rows, Relaxed);
         metrics.cases_changed.fetch_add(cases, Relaxed);

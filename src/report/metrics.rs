@@ -24,6 +24,8 @@ pub struct Metrics {
     pub sink_retries: AtomicU64,
     /// Cases held now, over all instances.
     pub cases_held: AtomicU64,
+    /// Epochs in the log that Postgres has not committed yet.
+    pub epochs_unacknowledged: AtomicU64,
     /// The last epoch committed in Postgres.
     pub epoch_last: AtomicU64,
     instances: Box<[InstanceMetrics]>,
@@ -58,6 +60,7 @@ impl Metrics {
             cases_changed: AtomicU64::new(0),
             sink_retries: AtomicU64::new(0),
             cases_held: AtomicU64::new(0),
+            epochs_unacknowledged: AtomicU64::new(0),
             epoch_last: AtomicU64::new(0),
             instances: instances
                 .into_iter()
@@ -125,7 +128,7 @@ impl InstanceMetrics {
 /// Prometheus text, version 0.0.4.
 impl Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole: [(&str, &str, &str, &AtomicU64); 6] = [
+        let whole: [(&str, &str, &str, &AtomicU64); 7] = [
             (
                 "epochs_written_total",
                 "counter",
@@ -136,6 +139,12 @@ impl Display for Metrics {
             ("cases_changed_total", "counter", "New versions of cases", &self.cases_changed),
             ("sink_retries_total", "counter", "Writes tried again", &self.sink_retries),
             ("cases_held", "gauge", "Cases held now", &self.cases_held),
+            (
+                "epochs_unacknowledged",
+                "gauge",
+                "Epochs not committed yet",
+                &self.epochs_unacknowledged,
+            ),
             ("epoch_last", "gauge", "Last epoch committed", &self.epoch_last),
         ];
         for (name, kind, help, value) in whole {
