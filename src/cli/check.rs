@@ -26,14 +26,14 @@ async fn check(config: &Config) -> Result<()> {
     let catalog = plan.catalog();
     say(format!("packs      {}", catalog.pack));
     say(format!("indicators {}", catalog.indicators.len()));
-    say(format!("reads      {}", schema.names().collect::<Vec<_>>().join(", ")));
+    say(format!("reads      {}", read_of(&schema)));
     say(
-        "never reads names, contacts, addresses, document numbers, photos, notes or any other field",
+        "           and keeps nothing else of a case: no names, contacts, document numbers or notes",
     );
     let mut failure = None;
     for instance in &config.instances {
         match source::check(instance, &schema).await {
-            Ok(findings) => tell(&instance.name, &findings, &schema),
+            Ok(findings) => tell(&instance.name, &findings),
             Err(error) => {
                 say(format!("instance   {}: FAILED: {error}", instance.name));
                 failure.get_or_insert(error);
@@ -63,7 +63,11 @@ async fn check(config: &Config) -> Result<()> {
     }
 }
 
-fn tell(name: &str, findings: &source::Findings, schema: &Schema) {
+fn tell(name: &str, findings: &source::Findings) {
+    if findings.request_line_bytes == 0 {
+        say(format!("instance   {name}: its files can be opened"));
+        return;
+    }
     let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
     say(format!(
         "instance   {name}: version {}, {} cases visible, {} places, request line {} bytes",
@@ -72,7 +76,7 @@ fn tell(name: &str, findings: &source::Findings, schema: &Schema) {
         count(findings.location_count.map(|count| count as u64)),
         findings.request_line_bytes,
     ));
-    let asked = schema.names().count();
+    let asked = findings.fields_seen.len() + findings.fields_missing.len();
     if !findings.fields_missing.is_empty() {
         say(format!(
             "           of {asked} fields asked for, these did not come in {} cases: {}",
@@ -83,6 +87,16 @@ fn tell(name: &str, findings: &source::Findings, schema: &Schema) {
             "           (not filled in, not on a form that the role can read, or not existing here)",
         );
     }
+}
+
+/// The fields that are kept: those of the case, then those of each subform behind its name.
+fn read_of(schema: &Schema) -> String {
+    let fields = schema.fields().iter().map(|field| field.name.clone());
+    let subforms = schema.subforms().iter().map(|subform| {
+        let fields: Vec<_> = subform.fields.iter().map(|field| field.name.as_str()).collect();
+        format!("{} ({})", subform.name, fields.join(", "))
+    });
+    fields.chain(subforms).collect::<Vec<_>>().join(", ")
 }
 
 /// The kind of the first failure decides the exit code; what it was has been said above.

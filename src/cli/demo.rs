@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Interner, LocationTree, Reason};
 use crate::pipeline::{Ended, Options, Pipeline, Progress, compile};
 use crate::postgres::{self, PrivatePostgres};
-use crate::report::Metrics;
+use crate::report::{self, Format, Level, Metrics};
 use crate::sim::{self, Sim};
 use crate::sink::{self, Headline};
 
@@ -52,6 +52,9 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
+    // What goes right is told by the screen.
+    let level = std::env::var_os(report::LEVEL_VARIABLE).is_none().then_some(Level::Warn);
+    report::init(Format::Text, level)?;
     let cluster = match &args.database_url {
         Some(_) => None,
         None => {
@@ -68,16 +71,19 @@ pub(super) fn run(args: Args) -> Result<()> {
         Error::new(Kind::Unavailable, "making a directory for the demo").caused_by(e)
     })?;
     let runtime = super::runtime()?;
-    let config = runtime.block_on(show(&args, &url, directory.path()))?;
+    let look = cluster.as_ref().map(PrivatePostgres::psql_line);
+    let config = runtime.block_on(show(&args, &url, directory.path(), look))?;
     runtime.block_on(summarize(&config, cluster.as_ref()))
 }
 
-async fn show(args: &Args, url: &str, directory: &Path) -> Result<Config> {
+async fn show(args: &Args, url: &str, directory: &Path, look: Option<String>) -> Result<Config> {
     let sims = simulate(args).await?;
     let config = configuration(args, url, directory, &sims)?;
+    let plan = compile(&config, &LocationTree::default(), &Interner::default())?;
+    sink::check(&config.sink, plan.catalog()).await?;
     let (stop, stopped) = watch::channel(false);
     stop_on_interrupt(stop.clone());
-    let screen = Screen::new(args.cases, sims, stop, args);
+    let screen = Screen::new(args, sims, stop, look);
     let options = Options {
         once: false,
         stop: stopped,
@@ -114,9 +120,9 @@ async fn simulate(args: &Args) -> Result<Vec<Sim>> {
 
 /// Writes a configuration as an operator would and reads it back.
 fn configuration(args: &Args, url: &str, directory: &Path, sims: &[Sim]) -> Result<Config> {
-    let mut text = format!(
+    let mut text = String::from(
         "packs = [\"cp-core\", \"cambodia\"]\npseudonym_key_file = \"pseudonym.key\"\n\
-         time_zone = \"Asia/Phnom_Penh\"\n[database]\nurl = \"\"\n"
+         time_zone = \"Asia/Phnom_Penh\"\n[database]\nurl = \"\"\n",
     );
     for (sim, name) in sims.iter().zip(NAMES) {
         text += &format!(
@@ -150,14 +156,16 @@ struct Screen {
     bar: ProgressBar,
     sims: Vec<Sim>,
     stop: watch::Sender<bool>,
+    /// What to type to look into the database meanwhile.
+    look: Option<String>,
     edits_per_second: u32,
     how_long: Duration,
     begun: Stopwatch,
 }
 
 impl Screen {
-    fn new(cases: u64, sims: Vec<Sim>, stop: watch::Sender<bool>, args: &Args) -> Self {
-        let bar = ProgressBar::new(cases);
+    fn new(args: &Args, sims: Vec<Sim>, stop: watch::Sender<bool>, look: Option<String>) -> Self {
+        let bar = ProgressBar::new(args.cases);
         let style =
             ProgressStyle::with_template("Loading {wide_bar} {human_pos} of {human_len} cases");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -165,6 +173,7 @@ impl Screen {
             bar,
             sims,
             stop,
+            look,
             edits_per_second: args.edits_per_second,
             how_long: args.how_long,
             begun: Stopwatch::now(),
@@ -213,16 +222,18 @@ impl Screen {
     /// The first load is over: edits begin, and the end is in sight.
     fn go_live(&mut self) {
         let seconds = self.begun.elapsed().as_secs_f64();
-        say(format!("Loaded in {seconds:.1} s. Live edits begin; one line for each epoch."));
+        say(format!("Loaded in {seconds:.1} s."));
+        if let Some(line) = &self.look {
+            say(format!("Look into the database from another terminal: {line}"));
+        }
+        say("Live edits begin; one line for each epoch.");
         let (sims, rate) = (self.sims.clone(), self.edits_per_second);
         tokio::spawn(async move {
-            let mut next = 0;
-            while rate > 0 {
+            for sim in sims.iter().cycle().take_while(|_| rate > 0) {
                 tokio::time::sleep(Duration::from_secs(1) / rate).await;
-                if sims[next % sims.len()].edit(1).is_err() {
+                if sim.edit(1).is_err() {
                     break;
                 }
-                next += 1;
             }
         });
         let (stop, how_long) = (self.stop.clone(), self.how_long);
@@ -243,7 +254,9 @@ async fn summarize(config: &Config, cluster: Option<&PrivatePostgres>) -> Result
         let from = period_start.as_deref().unwrap_or("");
         say(format!("{indicator:<12} {period_type:<10} {from:<11} {value:>10}  {title}"));
     }
-    let Some(cluster) = cluster else { return Ok(()) };
+    // Without a person at the keyboard the cluster is gone before anybody could look.
+    let is_watched = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let Some(cluster) = cluster.filter(|_| is_watched) else { return Ok(()) };
     say("");
     say("Look for yourself, in another terminal:");
     say(format!("  {}", cluster.psql_line()));
@@ -251,11 +264,8 @@ async fn summarize(config: &Config, cluster: Option<&PrivatePostgres>) -> Result
     say(
         "  SELECT * FROM indicator_values WHERE indicator = 'CM-03' AND instance = 'all' LIMIT 20;",
     );
-    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        write!(std::io::stdout().lock(), "Press Enter to stop Postgres and remove everything. ")
-            .ok();
-        std::io::stdout().flush().ok();
-        std::io::stdin().read_line(&mut String::new()).ok();
-    }
+    write!(std::io::stdout().lock(), "Press Enter to stop Postgres and remove everything. ").ok();
+    std::io::stdout().flush().ok();
+    std::io::stdin().read_line(&mut String::new()).ok();
     Ok(())
 }

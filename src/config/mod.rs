@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use crate::dataflow::WORKERS_MAX;
 use crate::error::{Error, Result};
-use crate::indicator::{Definition, PACK_BYTES_MAX, PackText, SHIPPED};
+use crate::indicator::{Definition, PACK_BYTES_MAX, PackText, SHIPPED, line_of, misread};
 use crate::model::{INSTANCES_MAX, Secret};
 use crate::report;
 use crate::sink;
@@ -109,10 +109,8 @@ impl Config {
         if text.len() > CONFIG_BYTES_MAX {
             return Err(Error::config(format!("{doing}: longer than 1 MiB")));
         }
-        let raw: RawConfig = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(0, |span| line_of(&text, span.start));
-            Error::config(format!("{doing} line {line}: {}", error.message()))
-        })?;
+        let raw: RawConfig =
+            toml::from_str(&text).map_err(|error| misread(&doing, &text, &error))?;
         Checker { doing, text: &text, directory: path.parent().unwrap_or(Path::new("")) }
             .check(raw, overrides)
     }
@@ -241,8 +239,4 @@ impl Checker<'_> {
         }
         Ok(instances)
     }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }

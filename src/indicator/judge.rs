@@ -235,3 +235,195 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use jiff::civil::{Date, date};
+
+    use super::*;
+    use crate::indicator::{Definition, Naming, PackText};
+    use crate::model::{CaseBuilder, Code, Dictionary, Domain, LocationTree, RecordKey};
+
+    /// A case of the core pack, by the names of its fields.
+    struct Story {
+        plan: Plan,
+        dictionary: Dictionary,
+        fields: Vec<(&'static str, u32)>,
+        reopened: Vec<Date>,
+    }
+
+    impl Story {
+        /// A girl of eleven, registered on this day, with an open case.
+        fn registered(on: Date) -> Self {
+            let core = PackText::shipped("cp-core").unwrap();
+            let definition = Arc::new(Definition::read(vec![core]).unwrap());
+            let mut dictionary = Dictionary::default();
+            let tree = LocationTree::default();
+            let instances = ["kampot".to_owned()];
+            let plan = Plan::compile(definition, &instances, &tree, &mut dictionary).unwrap();
+            let story = Self { plan, dictionary, fields: Vec::new(), reopened: Vec::new() };
+            let story = story.option("status", "open").option("sex", "female");
+            let story = story.option("module_id", "primeromodule-cp");
+            story
+                .word("record_state", CaseBuilder::boolean(true))
+                .word("age", CaseBuilder::integer(11))
+                .day("registration_date", on)
+        }
+
+        fn word(mut self, field: &'static str, word: u32) -> Self {
+            self.fields.retain(|(name, _)| *name != field);
+            self.fields.push((field, word));
+            self
+        }
+
+        fn day(self, field: &'static str, day: Date) -> Self {
+            self.word(field, Day::of(day).unwrap().0)
+        }
+
+        fn option(self, field: &'static str, id: &str) -> Self {
+            let code = self.dictionary.code(Domain::Option, id).unwrap();
+            self.word(field, code.0)
+        }
+
+        fn closed(self, on: Date) -> Self {
+            self.day("date_closure", on).option("status", "closed")
+        }
+
+        fn reopened(mut self, on: Date) -> Self {
+            self.reopened.push(on);
+            self
+        }
+
+        fn case(&self) -> Case {
+            let schema = self.plan.schema();
+            let mut builder = CaseBuilder::new(schema, Code(1));
+            for (name, word) in &self.fields {
+                builder.put(schema.field(name).unwrap().slot, *word);
+            }
+            let index = schema.subform("reopened_logs").unwrap();
+            for (number, day) in self.reopened.iter().enumerate() {
+                let words = [Day::of(*day).unwrap().0];
+                builder.row(&schema.subforms()[index], index, RecordKey(number as u128), &words);
+            }
+            builder.finish(schema)
+        }
+
+        /// The periods in which the case counts in the total of an indicator.
+        fn counts(&self, code: &str, period_type: PeriodType, today: Date) -> Vec<String> {
+            let mut judgement = Judgement::default();
+            self.plan.judge(&self.case(), Day::of(today).unwrap(), &mut judgement);
+            let mut starts = BTreeSet::new();
+            for (finest, measure) in &judgement.contributions {
+                for cell in self.plan.roll_up(*finest) {
+                    let text = self.plan.cell(cell);
+                    let is_total = text.dimensions.iter().all(|value| *value == "all");
+                    if text.indicator == code
+                        && is_total
+                        && cell.period().period_type() == period_type
+                    {
+                        assert_eq!(*measure, Measure::ONE);
+                        starts.extend(text.period_start.map(|day| day.date().to_string()));
+                    }
+                }
+            }
+            starts.into_iter().collect()
+        }
+    }
+
+    const TODAY: Date = date(2026, 8, 15);
+
+    fn check(story: &Story, code: &str, expected: &[&str]) {
+        assert_eq!(story.counts(code, PeriodType::Quarter, TODAY), expected, "{code}");
+    }
+
+    const Q1: &str = "2026-01-01";
+    const Q2: &str = "2026-04-01";
+    const Q3: &str = "2026-07-01";
+
+    #[test]
+    fn the_worked_example() {
+        let story = Story::registered(date(2026, 1, 10)).closed(date(2026, 4, 5));
+        check(&story, "CM-01", &[Q1]);
+        check(&story, "CM-02", &[Q1, Q2]);
+        check(&story, "CM-03", &[Q1]);
+        check(&story, "CM-04", &[Q2]);
+        let corrected = story.closed(date(2026, 3, 30));
+        check(&corrected, "CM-02", &[Q1]);
+        check(&corrected, "CM-03", &[]);
+        check(&corrected, "CM-04", &[Q1]);
+        let disabled = corrected.word("record_state", CaseBuilder::boolean(false));
+        for code in ["CM-01", "CM-02", "CM-03", "CM-04"] {
+            check(&disabled, code, &[]);
+        }
+    }
+
+    #[test]
+    fn an_open_case_counts_up_to_the_tick() {
+        let story = Story::registered(date(2026, 1, 10));
+        check(&story, "CM-02", &[Q1, Q2, Q3]);
+        check(&story, "CM-03", &[Q1, Q2, Q3]);
+        let earlier = story.counts("CM-03", PeriodType::Quarter, date(2026, 6, 30));
+        assert_eq!(earlier, [Q1, Q2]);
+        let before = story.counts("CM-03", PeriodType::Quarter, date(2026, 1, 9));
+        assert_eq!(before, [""; 0]);
+    }
+
+    #[test]
+    fn a_reopened_case_is_open_again() {
+        let story = Story::registered(date(2026, 1, 10));
+        let reopened = story.day("date_closure", date(2026, 2, 1)).reopened(date(2026, 7, 3));
+        check(&reopened, "CM-02", &[Q1, Q3]);
+        check(&reopened, "CM-03", &[Q3]);
+        // Closed again: the second closing date is not known, the last sure day is that of the reopening.
+        let closed_again = reopened.option("status", "closed");
+        check(&closed_again, "CM-02", &[Q1, Q3]);
+        check(&closed_again, "CM-03", &[]);
+    }
+
+    #[test]
+    fn where_dates_and_status_disagree_the_status_holds() {
+        let story = Story::registered(date(2026, 1, 10));
+        let open_with_date = story.day("date_closure", date(2026, 2, 1));
+        check(&open_with_date, "CM-03", &[Q1, Q2, Q3]);
+        let closed_without = Story::registered(date(2026, 1, 10)).option("status", "closed");
+        check(&closed_without, "CM-02", &[Q1]);
+        check(&closed_without, "CM-03", &[]);
+    }
+
+    #[test]
+    fn nothing_before_the_history_begins() {
+        let story = Story::registered(date(2014, 12, 31)).closed(date(2015, 2, 1));
+        check(&story, "CM-01", &[]);
+        check(&story, "CM-02", &["2015-01-01"]);
+    }
+
+    #[test]
+    fn a_case_that_sleeps_contributes_the_same() {
+        let stories = [
+            Story::registered(date(2026, 1, 10)),
+            Story::registered(date(2026, 8, 20)),
+            Story::registered(date(2026, 1, 10)).closed(date(2026, 8, 18)),
+            Story::registered(date(2026, 1, 10)).closed(date(2026, 3, 1)),
+            Story::registered(date(2026, 1, 10))
+                .day("date_closure", TODAY)
+                .reopened(date(2026, 8, 30)),
+        ];
+        for (number, story) in stories.iter().enumerate() {
+            let case = story.case();
+            for step in 1..60 {
+                let before = Day::of(TODAY).unwrap();
+                let after = Day(before.0 + step);
+                let mut both = [Judgement::default(), Judgement::default()];
+                story.plan.judge(&case, before, &mut both[0]);
+                story.plan.judge(&case, after, &mut both[1]);
+                let same = both[0].contributions == both[1].contributions;
+                let sleeps = story.plan.sleeps_through(&case, before, after);
+                assert!(same || !sleeps, "story {number}, {step} days");
+            }
+        }
+        assert!(stories[3].plan.sleeps_through(&stories[3].case(), Day(46_000), Day(46_300)));
+    }
+}

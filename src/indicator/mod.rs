@@ -16,6 +16,7 @@ mod pack;
 mod plan;
 mod published;
 mod resolve;
+mod spelling;
 mod table;
 
 pub use catalog::{
@@ -28,3 +29,4 @@ pub use judge::Judgement;
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
+pub use spelling::{line_of, misread};

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use crate::error::{Error, Result};
 use crate::indicator::Labels;
+use crate::indicator::spelling::{line_of, misread, nearest};
 use crate::model::{FieldType, PeriodType};
 
 /// Longest pack file that is read, in bytes.
@@ -82,10 +83,9 @@ impl RawPacks {
         if text.text.len() > PACK_BYTES_MAX {
             return Err(Error::config(format!("reading {}: longer than 4 MiB", text.name)));
         }
-        let raw: RawPack = toml::from_str(&text.text).map_err(|error| {
-            let line = error.span().map_or(0, |span| line_of(&text.text, span.start));
-            Error::config(format!("reading {} line {line}: {}", text.name, error.message()))
-        })?;
+        let doing = || format!("reading {}", text.name);
+        let raw: RawPack =
+            toml::from_str(&text.text).map_err(|error| misread(&doing(), &text.text, &error))?;
         let file = self.texts.len();
         self.texts.push(text);
         self.history_start = at(raw.pack.history_start.clone(), file).or(self.history_start.take());
@@ -123,11 +123,8 @@ impl RawPacks {
         name: &str,
         valid: impl Iterator<Item = &'a str>,
     ) -> Error {
-        let near = valid
-            .map(|known| (strsim::damerau_levenshtein(known, name), known))
-            .min()
-            .filter(|(distance, _)| *distance <= name.len().max(3) / 2);
-        let hint = near.map_or(String::new(), |(_, known)| format!("; the nearest is {known:?}"));
+        let near = nearest(name, valid);
+        let hint = near.map_or(String::new(), |known| format!("; the nearest is {known:?}"));
         self.error(place, key, format!("there is no {what} {name:?}{hint}"))
     }
 }
@@ -151,10 +148,6 @@ impl Place {
     pub(super) fn part<T>(&self, spanned: &Spanned<T>) -> Self {
         Self { file: self.file, span: spanned.span() }
     }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
 #[derive(Deserialize)]

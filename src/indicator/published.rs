@@ -49,7 +49,7 @@ impl Resolver<'_> {
             definition: raw.definition.clone(),
             tables: self.tables(&key, place, raw, subform, share_over.as_deref())?,
             filter: self.filter(&key, place, raw.population.as_ref(), &raw.filter)?,
-            rows: self.tests(&key, place, &raw.rows, subform)?,
+            rows: self.tests(&format!("{key}.rows"), place, &raw.rows, subform)?,
             periods: raw.periods.clone(),
             count,
             placed,
@@ -194,11 +194,11 @@ impl Resolver<'_> {
                 })?;
             tests = self.tests(&format!("populations.{}", name.get_ref()), place, value, None)?;
         }
-        tests.extend(self.tests(key, place, raw, None)?);
+        tests.extend(self.tests(&format!("{key}.where"), place, raw, None)?);
         Ok(tests)
     }
 
-    /// The conditions of `where` (fields of the case) or of `rows` (fields of `subform`).
+    /// The conditions under `key`, on fields of the case or of the rows of `subform`.
     fn tests(
         &self,
         key: &str,
@@ -213,7 +213,7 @@ impl Resolver<'_> {
                 None => name.clone(),
                 Some(subform) => format!("{subform}.{name}"),
             };
-            let key = format!("{key}.where.{name}");
+            let key = format!("{key}.{name}");
             let path = self.path(&place, &key, &path, ANY_TYPE)?;
             if path.subform.as_deref() != subform {
                 return Err(self.raw.error(&place, &key, "expected a field of the case"));
@@ -257,7 +257,9 @@ impl Resolver<'_> {
             key: raw.key.get_ref().clone(),
             filter: self.filter(&key, place, raw.population.as_ref(), &raw.filter)?,
             rows: match &rows_of {
-                Some(subform) => self.tests(&key, place, &raw.rows, Some(subform))?,
+                Some(subform) => {
+                    self.tests(&format!("{key}.rows"), place, &raw.rows, Some(subform))?
+                }
                 None => Vec::new(),
             },
             rows_of,

@@ -72,7 +72,8 @@ impl Pipeline<'_> {
         if input.is_empty() { Ok(Gathered::Idle) } else { Ok(Gathered::Input(Box::new(input))) }
     }
 
-    pub(super) fn next_input(&self) -> EpochInput {
+    /// The input of the next epoch, still empty.
+    pub fn next_input(&self) -> EpochInput {
         let at = Instant(Timestamp::now().as_millisecond());
         EpochInput { epoch: self.epoch.next(), at, ..EpochInput::default() }
     }
@@ -89,7 +90,7 @@ impl Pipeline<'_> {
     }
 
     fn take(&mut self, event: Event, input: &mut EpochInput) -> Result<()> {
-        self.board.note(&event, &self.options.metrics);
+        self.board.note(&event, &self.standing, &self.options.metrics);
         match event {
             Event::Batch(batch) => self.take_batch(batch, input),
             Event::Locations { instance, places } => {
@@ -105,7 +106,10 @@ impl Pipeline<'_> {
                     self.board.fail(error);
                 }
             }
-            Event::Labels { instance, labels } => self.board.labels(instance, labels),
+            Event::Labels { instance, labels } => {
+                self.board.labels(instance, labels);
+                self.is_described = false;
+            }
         }
         Ok(())
     }

@@ -101,6 +101,8 @@ pub struct Pipeline<'a> {
     is_behind: bool,
     /// Whether every instance is read again from the beginning, for fields that were never read.
     is_rewound: bool,
+    /// Whether the tables that say what rows mean are up to date.
+    is_described: bool,
     /// Why the tables must be compared with the state before anything else is written to them.
     owed: Option<String>,
     events: mpsc::Receiver<source::Event>,
@@ -117,12 +119,15 @@ impl Pipeline<'_> {
     pub async fn run(mut self) -> Result<Ended> {
         let ended = self.turn_until_done().await;
         self.stop_sources.send_replace(true);
-        let ended = ended?;
-        if let Ended::Finished(epoch) = ended {
+        // An error too: whoever reads the tables must see that nobody follows the instances any more.
+        if !matches!(ended, Ok(Ended::Abandoned(_))) {
+            self.describe().await;
             self.publish_status(true).await.ok();
+        }
+        if let Ok(Ended::Finished(epoch)) = ended {
             report::emit(&Event::Stopped { epoch });
         }
-        Ok(ended)
+        ended
     }
 
     async fn turn_until_done(&mut self) -> Result<Ended> {
@@ -151,7 +156,12 @@ impl Pipeline<'_> {
     }
 
     /// One epoch, from its input to its commit. False when a stop came before it could be committed.
-    async fn turn(&mut self, input: EpochInput) -> Result<bool> {
+    ///
+    /// [`run`](Self::run) calls it with what the sources hand on; a benchmark hands epochs over by itself.
+    ///
+    /// # Errors
+    /// Whatever cannot be mended by trying again.
+    pub async fn turn(&mut self, input: EpochInput) -> Result<bool> {
         let watch = Stopwatch::now();
         let pending = self.state.append(&input, &self.interner)?; // from here on, a crash loses nothing
         self.epoch = input.epoch;
@@ -204,6 +214,7 @@ impl Pipeline<'_> {
     /// What is due now and then: a snapshot, the status rows.
     async fn keep_house(&mut self) -> Result<()> {
         self.options.metrics.turned();
+        self.describe().await;
         if let Some(outcome) = self.state.snapshot_finished() {
             let written = outcome?;
             let records = self.standing.record_count();

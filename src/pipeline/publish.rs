@@ -1,7 +1,9 @@
 //! Committing an epoch: tried again while Postgres is away, corrected when the tables are not what they should be.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
 
+use super::gather::HOUSEKEEPING_INTERVAL;
 use super::{Meta, Pipeline, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Changes, Durable, Logged, Reason};
@@ -87,9 +89,8 @@ impl Pipeline<'_> {
         self.recovered(&patience);
         let rows = counts.total();
         report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
-        (self.owed, self.is_behind) = (None, false);
+        (self.owed, self.is_behind, self.is_described) = (None, false, false);
         self.acknowledge(durable, reason, complete, rows, watch)?;
-        self.describe().await;
         Ok(true)
     }
 
@@ -105,7 +106,8 @@ impl Pipeline<'_> {
         self.committed = epoch;
         self.state.commit(durable)?;
         let (cases, took) = (changes.tally.changed(), watch.elapsed());
-        self.board.committed(epoch, cases, rows.total(), &self.options.metrics);
+        let held = self.standing.record_count();
+        self.board.committed(epoch, cases, rows.total(), held, &self.options.metrics);
         report::emit(&Event::EpochWritten { epoch, cases, rows: rows.total(), took });
         (self.options.observe)(&Progress::Committed {
             epoch,
@@ -127,7 +129,9 @@ impl Pipeline<'_> {
             return Err(error);
         }
         patience.attempts += 1;
-        self.options.metrics.unwell("Postgres does not take epochs");
+        let metrics = &self.options.metrics;
+        metrics.unwell("Postgres does not take epochs");
+        metrics.sink_retries.fetch_add(1, Relaxed);
         let (attempt, wait) = (patience.attempts, patience.wait);
         report::emit(&Event::SinkRetried { attempt, wait, error: &error });
         patience.wait = (patience.wait * 2).min(RETRY_WAIT_MAX);
@@ -145,15 +149,22 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Fills the tables that say what rows mean. A failure costs labels, no figures: it is tried again with
-    /// the next change of the plan.
+    /// Fills the tables that say what rows mean, when that may have changed. A failure costs labels, no figures:
+    /// it is tried again when the loop next keeps house.
     pub(super) async fn describe(&mut self) {
+        if self.is_described || self.committed.0 == 0 {
+            return;
+        }
         let dictionary = self.interner.read(Clone::clone);
         let labels = self.board.all_labels(&self.plan);
         let tree = self.standing.tree();
         let catalog = self.plan.catalog();
-        if let Err(error) = self.sink.describe(catalog, &tree, &dictionary, &labels).await {
-            report::emit(&Event::SinkRetried { attempt: 1, wait: Duration::ZERO, error: &error });
+        match self.sink.describe(catalog, &tree, &dictionary, &labels).await {
+            Ok(_) => self.is_described = true,
+            Err(error) => {
+                let wait = HOUSEKEEPING_INTERVAL;
+                report::emit(&Event::SinkRetried { attempt: 1, wait, error: &error });
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::sync::{mpsc, watch};
@@ -51,6 +52,7 @@ impl<'a> Pipeline<'a> {
             workers: config.workers,
         });
         let mut state = State::open(&config.state)?;
+        state.tie_to_key(source::key_check(&config.pseudonym_key)?)?;
         let schema = schema_of(&config.definition);
         // The sink needs the plan, the plan the places, and which epoch to restore is in the sink: a plan
         // without places opens it the first time.
@@ -72,6 +74,8 @@ impl<'a> Pipeline<'a> {
             plan = compile(&config, &tree_of(&restored.locations), &interner)?;
             owed = Some("the pack, the instances or the places changed".to_owned());
         }
+        let is_known =
+            position.as_ref().is_some_and(|p| p.fingerprint == plan.catalog().fingerprint);
         let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
         sink.keep(run, state.pipeline_id().0).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
@@ -98,6 +102,8 @@ impl<'a> Pipeline<'a> {
             run,
             is_behind,
             is_rewound: false,
+            // Tables that follow this plan were described with it, and labels come from the sources.
+            is_described: is_known,
             owed,
             stop_sources,
         };
@@ -155,7 +161,9 @@ impl<'a> Pipeline<'a> {
                 return Err(asked_to_end());
             }
         }
-        self.describe().await;
+        self.options.metrics.well();
+        let held = self.standing.record_count();
+        self.options.metrics.cases_held.store(held, Relaxed);
         Ok(())
     }
 

@@ -66,7 +66,7 @@ impl Board {
     }
 
     /// Notes what an event says about its instance, and reports it.
-    pub(super) fn note(&mut self, event: &Event, metrics: &Metrics) {
+    pub(super) fn note(&mut self, event: &Event, standing: &Standing, metrics: &Metrics) {
         match event {
             Event::Batch(batch) => {
                 let Some(entry) = self.entries.get_mut(&batch.instance) else { return };
@@ -84,7 +84,7 @@ impl Board {
             Event::CaughtUp { instance, total, newest } => {
                 let Some(entry) = self.entries.get_mut(instance) else { return };
                 if entry.status.state == "loading" {
-                    let (instance, cases) = (entry.name.as_str(), total.unwrap_or(0));
+                    let (instance, cases) = (entry.name.as_str(), standing.records_of(*instance));
                     let took = entry.begun.elapsed();
                     report::emit(&report::Event::FirstLoadFinished { instance, cases, took });
                 }
@@ -159,12 +159,20 @@ impl Board {
     }
 
     /// Notes a commit.
-    pub(super) fn committed(&mut self, epoch: Epoch, cases: u64, rows: u64, metrics: &Metrics) {
+    pub(super) fn committed(
+        &mut self,
+        epoch: Epoch,
+        cases: u64,
+        rows: u64,
+        held: u64,
+        metrics: &Metrics,
+    ) {
+        metrics.cases_held.store(held, Relaxed);
+        metrics.epochs_unacknowledged.store(0, Relaxed);
         metrics.epochs_written.fetch_add(1, Relaxed);
         metrics.rows_written.fetch_add(rows, Relaxed);
         metrics.cases_changed.fetch_add(cases, Relaxed);
         metrics.epoch_last.store(epoch.0, Relaxed);
-        metrics.epochs_unacknowledged.store(0, Relaxed);
         for entry in self.entries.values() {
             let lag = entry.status.newest_change.map_or(-1, |newest| (now().0 - newest.0) / 1_000);
             if let Some(counts) = metrics.instance(entry.number) {

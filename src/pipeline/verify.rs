@@ -86,8 +86,11 @@ fn expected(config: &Config, restored: &Restored) -> Tables {
 struct Named<'a> {
     catalog: &'a Catalog,
     cells: Vec<(CellName, Measure)>,
-    rows: Vec<((String, RecordKey), Vec<Option<String>>)>,
+    rows: Vec<NamedRow>,
 }
+
+/// Table and key of a row, and the text of its columns.
+type NamedRow = ((String, RecordKey), Vec<Option<String>>);
 
 impl<'a> Named<'a> {
     fn new(catalog: &'a Catalog, tables: Tables) -> Self {

@@ -109,7 +109,7 @@ pub fn emit(event: &Event<'_>) {
             warn!(instance, count, why, "refused cases");
         }
         Event::MisfitsCounted { instance, field, count } => {
-            warn!(instance, field, count, "took values that do not fit as not recorded");
+            debug!(instance, field, count, "took values that do not fit as not recorded");
         }
         Event::SinkRetried { attempt, wait, error } => {
             warn!(attempt, wait_ms = ms(*wait), %error, "failed to write to postgres");

@@ -23,9 +23,7 @@ use crate::model::Instant;
 
 /// Longest time for a connection to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest silence of a server, which may have to scan its whole table before the first byte.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longest time for one request, body included.
+/// Longest time for one request, body included, where silence may not last longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longest body after decompression, in bytes: a thousand cases with all fields are 3 MB.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -91,8 +89,8 @@ impl Client {
         let mut http = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
+            .read_timeout(settings.timeout)
+            .timeout(REQUEST_TIMEOUT.max(settings.timeout))
             .redirect(Policy::custom(same_server))
             .gzip(true)
             .tls_certs_only(authorities(&settings.url)?);
@@ -273,6 +271,7 @@ mod tests {
             password: Secret::new("hush"),
             page_size: 500,
             overlap: Duration::from_secs(300),
+            timeout: Duration::from_secs(120),
         };
         Client::new(&settings).unwrap()
     }

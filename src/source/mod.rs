@@ -126,6 +126,14 @@ impl Shared {
     }
 }
 
+/// A value that two different pseudonym keys do not share, and that tells nothing of the key.
+///
+/// # Errors
+/// A configuration error when the key is too short.
+pub fn key_check(key: &Secret) -> Result<u128> {
+    Ok(pseudonym::Pseudonyms::new(key, "", "key check")?.key([]).0)
+}
+
 /// Starts reading an instance from where `resume` left it, as a task of the current runtime.
 ///
 /// # Errors

@@ -30,6 +30,8 @@ const SEEN_MAX: usize = 10_000;
 pub(super) const ATTEMPTS_MAX: u32 = 8;
 /// Time between two readings of locations and labels.
 const PLACES_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Attempts to read locations and labels before the cases are read without them.
+const PLACES_ATTEMPTS: u32 = 4;
 /// Time after which locations and labels that could not be read are tried again.
 const PLACES_RETRY: Duration = Duration::from_secs(5 * 60);
 /// Places asked for at once.
@@ -75,6 +77,8 @@ pub(super) struct Poll {
     newest: Option<Instant>,
     failures: u32,
     places_due: Clock,
+    /// Whether locations or labels could not be read the last time.
+    places_failed: bool,
     pub(super) backoff: Backoff,
     pub(super) poll_interval: Duration,
     pub(super) once: bool,
@@ -143,6 +147,7 @@ impl Poll {
             newest: None,
             failures: 0,
             places_due: Clock::now(),
+            places_failed: false,
             backoff: Backoff::default(),
             poll_interval: Duration::from_secs(10),
             once: false,
@@ -161,6 +166,7 @@ impl Poll {
         loop {
             self.read_places().await?;
             self.catch_up().await?;
+            self.read_places().await?;
             let instance = self.decoder.instance();
             let (total, newest) = (self.total.take(), self.newest);
             self.outlet.send(Event::CaughtUp { instance, total, newest }).await?;
@@ -195,6 +201,10 @@ impl Poll {
                 Err(Stumble::Failure(failure)) => {
                     self.recover(failure).await?;
                     at.page = 1;
+                    // What kept the places away may be over when the cases come again.
+                    if self.places_failed {
+                        self.places_due = Clock::now();
+                    }
                 }
             }
         }
@@ -349,7 +359,12 @@ impl Poll {
         if given_up || !failure.error.kind().may_pass() {
             return Err(Halt::Failed(failure.error));
         }
-        let backoff = self.backoff.wait(self.failures);
+        self.pause(failure, self.failures).await
+    }
+
+    /// Says what went wrong and waits, the longer the more `failures` there were in a row.
+    async fn pause(&mut self, failure: Failure, failures: u32) -> Result<(), Halt> {
+        let backoff = self.backoff.wait(failures);
         let retry_in = failure.retry_after.map_or(backoff, |asked| asked.max(backoff));
         self.trouble(failure.error, retry_in).await?;
         self.outlet.wait(retry_in).await
@@ -361,14 +376,27 @@ impl Poll {
     }
 
     /// Reads locations and labels when they are due. That they cannot be read is said, and never
-    /// stops the cases; only a refused password does.
+    /// stops the cases; only a refused password does. What may pass is tried a few times before,
+    /// because cases without places give other figures.
     async fn read_places(&mut self) -> Result<(), Halt> {
         if Clock::now() < self.places_due {
             return Ok(());
         }
         self.places_due = Clock::now() + PLACES_INTERVAL;
-        let places = self.send_places().await;
-        self.tolerate(places).await?;
+        self.places_failed = false;
+        for attempt in 1..=PLACES_ATTEMPTS {
+            match self.send_places().await {
+                Err(Stumble::Failure(failure))
+                    if attempt < PLACES_ATTEMPTS && failure.error.kind().may_pass() =>
+                {
+                    self.pause(failure, attempt).await?;
+                }
+                outcome => {
+                    self.tolerate(outcome).await?;
+                    break;
+                }
+            }
+        }
         let labels = self.send_labels().await;
         self.tolerate(labels).await
     }
@@ -379,6 +407,7 @@ impl Poll {
             Err(Stumble::Halt(halt)) => Err(halt),
             Err(Stumble::Failure(failure)) if failure.is_final => Err(Halt::Failed(failure.error)),
             Err(Stumble::Failure(failure)) => {
+                self.places_failed = true;
                 self.places_due = Clock::now() + PLACES_RETRY;
                 self.trouble(failure.error, PLACES_RETRY).await
             }

@@ -127,6 +127,7 @@ async fn stage(
         password: Secret::new(PASSWORD),
         page_size: 50,
         overlap: Duration::from_secs(300),
+        timeout: Duration::from_secs(120),
     };
     let (sender, events) = mpsc::channel(1_000);
     let (stop, stopped) = watch::channel(false);

@@ -25,6 +25,11 @@ pub(super) const POLL_SECONDS_MAX: u32 = 86_400;
 pub(super) const OVERLAP_MINUTES: u32 = 5;
 /// Longest overlap, in minutes.
 pub(super) const OVERLAP_MINUTES_MAX: u32 = 24 * 60;
+/// Longest silence of a server, in seconds, unless the settings say otherwise; it may have to scan
+/// its whole table before the first byte.
+pub(super) const TIMEOUT_SECONDS: u32 = 120;
+/// Longest silence that may be allowed, in seconds.
+pub(super) const TIMEOUT_SECONDS_MAX: u32 = 600;
 /// Most threads that decode one instance's files.
 pub(super) const THREADS_MAX: usize = 64;
 
@@ -49,6 +54,9 @@ pub struct RawSettings {
     /// Minutes that are read again at each poll, because a change becomes visible some time after
     /// its stamp: 5 unless given.
     pub overlap_minutes: Option<u32>,
+    /// Seconds that the server may be silent before a request is given up and made again: 1 to 600;
+    /// 120 unless given, because a server may have to scan its whole table first.
+    pub timeout_seconds: Option<u32>,
     /// Whether a password may travel unencrypted to another machine.
     pub allow_plain_http: Option<bool>,
     /// Files of cases as the API returns them, one JSON object a line, in the order of their
@@ -95,6 +103,8 @@ pub struct ServerSettings {
     pub page_size: u32,
     /// How far back each poll reads again.
     pub overlap: Duration,
+    /// Longest silence before a request is given up.
+    pub timeout: Duration,
 }
 
 /// Which files are replayed.
@@ -157,7 +167,10 @@ impl RawSettings {
         let overlap = self.overlap_minutes.unwrap_or(OVERLAP_MINUTES);
         within("overlap_minutes", overlap, OVERLAP_MINUTES_MAX)?;
         let overlap = Duration::from_secs(u64::from(overlap) * 60);
-        Ok(ServerSettings { url, user, password, page_size, overlap })
+        let timeout = self.timeout_seconds.unwrap_or(TIMEOUT_SECONDS);
+        within("timeout_seconds", timeout, TIMEOUT_SECONDS_MAX)?;
+        let timeout = Duration::from_secs(timeout.into());
+        Ok(ServerSettings { url, user, password, page_size, overlap, timeout })
     }
 
     fn file(&self, directory: &Path) -> Result<FileSettings> {
@@ -165,6 +178,7 @@ impl RawSettings {
         absent("password_file", self.password_file.is_some(), "files")?;
         absent("page_size", self.page_size.is_some(), "files")?;
         absent("overlap_minutes", self.overlap_minutes.is_some(), "files")?;
+        absent("timeout_seconds", self.timeout_seconds.is_some(), "files")?;
         absent("allow_plain_http", self.allow_plain_http.is_some(), "files")?;
         let paths: Vec<_> = self.files.iter().flatten().map(|path| directory.join(path)).collect();
         if paths.is_empty() {
@@ -248,6 +262,7 @@ mod tests {
         assert_eq!(server.user, "reader");
         assert_eq!(server.password.expose(), b"hush");
         assert_eq!(server.page_size, 500);
+        assert_eq!(server.timeout, Duration::from_secs(120));
         assert!(!format!("{settings:?}").contains("hush"));
     }
 
@@ -259,6 +274,7 @@ mod tests {
             (format!("{SERVER}url = 'https://u:hush@p.example.org'"), "url"),
             (format!("{SERVER}url = 'ftp://p.example.org'"), "url"),
             (format!("{SERVER}{url}\npage_size = 5000"), "page_size"),
+            (format!("{SERVER}{url}\ntimeout_seconds = 601"), "timeout_seconds"),
             (format!("{SERVER}{url}\nthreads = 2"), "threads"),
             (format!("{SERVER}{url}\npoll_seconds = 0"), "poll_seconds"),
             (format!("{SERVER}{url}\nfiles = ['a']"), "files"),

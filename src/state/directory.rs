@@ -20,6 +20,8 @@ pub(super) const REBUILD: &str = "restore the state directory from a backup, or 
 
 const LOCK: &str = "lock";
 const PIPELINE: &str = "pipeline";
+/// The file that says which key the pseudonyms in all others were made with.
+const KEY_CHECK: &str = "key-check";
 const TEMPORARY: &str = ".tmp";
 
 /// The state directory, locked by its owner or only looked at.
@@ -214,6 +216,23 @@ impl Directory {
         let mut file = self.create(PIPELINE)?;
         writeln!(file, "{id:032x}").map_err(|e| failed("writing the pipeline's identifier", e))?;
         self.publish(PIPELINE, &file)
+    }
+
+    /// What was noted of the pseudonym key, if anything.
+    pub(super) fn key_check(&self) -> Result<Option<String>> {
+        let path = self.path_of(KEY_CHECK);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(format!("reading {}", path.display()), e)),
+        }
+    }
+
+    /// Notes something of the pseudonym key, whole and on disk.
+    pub(super) fn set_key_check(&self, check: &str) -> Result<()> {
+        let mut file = self.create(KEY_CHECK)?;
+        writeln!(file, "{check}").map_err(|e| failed("noting the pseudonym key", e))?;
+        self.publish(KEY_CHECK, &file)
     }
 
     /// The error for damage in a file.

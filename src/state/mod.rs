@@ -179,6 +179,28 @@ impl State {
         self.pipeline
     }
 
+    /// Ties the state to a pseudonym key by a check value that tells nothing of the key.
+    ///
+    /// With another key every record would come a second time under another pseudonym.
+    ///
+    /// # Errors
+    /// A configuration error when the state was made with another key.
+    pub fn tie_to_key(&mut self, check: u128) -> Result<()> {
+        let check = format!("{check:032x}");
+        match self.directory.key_check()? {
+            None => self.directory.set_key_check(&check),
+            Some(known) if known == check => Ok(()),
+            Some(_) => {
+                let path = self.settings.directory.display();
+                let what = format!("the state in {path} was made with another pseudonym key");
+                Err(Error::config(what).advise(
+                    "put the key back; to change it for good, delete the state directory: \
+                     everything is read again and every row gets a new pseudonym",
+                ))
+            }
+        }
+    }
+
     /// Reads everything back, mends the end of the log, and makes the state ready to be appended
     /// to.
     ///

@@ -16,7 +16,7 @@ definition = { en = "Cases by date of registration." }
 count = "cases"
 population = "strict"
 placed = { flow = "registration_date" }
-periods = ["year"]
+periods = ["month"]
 tables = [[], ["risk_level"]]
 "#;
 
@@ -39,7 +39,7 @@ definition = { en = "Cases by date of registration." }
 count = "cases"
 population = "strict"
 placed = { flow = "registration_date" }
-periods = ["year"]
+periods = ["month"]
 tables = [["displacement"]]
 "#;
 

@@ -1,5 +1,7 @@
 //! What several tests need: packs, invented records, private servers, the running program.
 
+pub(crate) mod gate;
 pub(crate) mod histories;
 pub(crate) mod postgres;
 pub(crate) mod program;
+pub(crate) mod replay;

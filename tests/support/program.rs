@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -138,13 +140,16 @@ impl Program {
     }
 
     /// The same with more lines of settings.
-    pub(crate) fn server_with(mut self, name: &str, sim: &Sim, more: &str) -> Self {
+    pub(crate) fn server_with(self, name: &str, sim: &Sim, more: &str) -> Self {
+        self.server_at(name, &sim.base_url(), more)
+    }
+
+    /// Adds whatever answers at an address as an instance.
+    pub(crate) fn server_at(mut self, name: &str, url: &str, more: &str) -> Self {
         let password = format!("{name}.password");
         self.write_secret(&password, &Settings::default().password);
-        let section = format!(
-            "url = {:?}\nuser = \"api_reader\"\npassword_file = {password:?}\n{more}\n",
-            sim.base_url()
-        );
+        let section =
+            format!("url = {url:?}\nuser = \"api_reader\"\npassword_file = {password:?}\n{more}\n");
         self.put_instance(name, section);
         self
     }
@@ -183,13 +188,14 @@ impl Program {
         self.path("state")
     }
 
-    /// Everything the program has said on standard error since the first start.
+    /// Everything the program has said since the first start.
     pub(crate) fn log(&self) -> String {
         let bytes = fs::read(self.path("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn write_secret(&self, name: &str, text: &str) {
+    /// Writes a file that only its owner may read.
+    pub(crate) fn write_secret(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -247,11 +253,11 @@ impl Program {
         self.spawn(command);
     }
 
-    /// Starts a prepared command as the running program; its errors go to the log.
+    /// Starts a prepared command as the running program; what it says goes to the log.
     pub(crate) fn spawn(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "the program runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(log).spawn();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn();
         self.child = Some(child.expect("the program can be started"));
     }
 
@@ -392,6 +398,27 @@ impl Program {
             Store::Shared(database) => database.client(program),
             Store::Own(cluster) => cluster.client(program, "tonle"),
         }
+    }
+
+    /// The whole database as SQL.
+    pub(crate) fn dump(&self) -> String {
+        let Store::Shared(database) = &self.store else { panic!("only a shared one is dumped") };
+        database.dump()
+    }
+
+    /// What the page with health and metrics answers, once the running program has opened it.
+    pub(crate) fn page(&mut self, path: &str) -> String {
+        const OPENED: &str = "opened the page with health and metrics address=";
+        self.wait_until("its page is open", |program| program.log().contains(OPENED));
+        let log = self.log();
+        let address = log.rsplit(OPENED).next().and_then(|rest| rest.split_whitespace().next());
+        let mut stream = TcpStream::connect(address.expect("an address follows")).unwrap();
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// The published tables, without the columns that say when a row was written.
