@@ -272,6 +272,48 @@ async fn a_copy_that_was_replaced_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_copy_that_was_replaced_does_not_take_the_tables_back() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let mut again = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+    assert_eq!(again.keep(RunId(1), 77).await.unwrap().unwrap().epoch, Epoch(1));
+    let mut other = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+    other.take_over(RunId(2), 77).await.unwrap();
+    let error = again.keep(RunId(1), 77).await.unwrap_err();
+    assert!(error.to_string().contains("taken over"), "{error}");
+    let run = world.text("SELECT right(run_id::text, 1) FROM {s}.tonle_pipeline").await;
+    assert_eq!(run, "2");
+}
+
+#[tokio::test]
+async fn the_last_of_many_that_take_over_at_once_may_write() {
+    let world = World::new().await;
+    // Somebody holds the row, as an epoch that is being written does; all wait for it.
+    let mut holder = client(&world.server.url).await;
+    let schema = format!("\"{}\"", world.settings.schema.replace('"', "\"\""));
+    let held = holder.transaction().await.unwrap();
+    held.execute(&format!("SELECT FROM {schema}.tonle_pipeline FOR UPDATE"), &[]).await.unwrap();
+    let mut waiting = Vec::new();
+    for run in 2..6 {
+        let mut sink = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+        waiting.push(tokio::spawn(async move {
+            sink.take_over(RunId(run), 77).await.unwrap();
+            (run, sink)
+        }));
+    }
+    held.commit().await.unwrap();
+    let mut kept = Vec::new();
+    for task in waiting {
+        let (run, mut sink) = task.await.unwrap();
+        if sink.keep(RunId(run), 77).await.is_ok() {
+            kept.push(run);
+        }
+    }
+    let run = world.text("SELECT right(run_id::text, 1) FROM {s}.tonle_pipeline").await;
+    assert!(kept.iter().any(|kept| kept.to_string() == run), "{kept:?} {run}");
+}
+
+#[tokio::test]
 async fn tables_that_hold_something_else_are_left_alone() {
     let mut world = World::new().await;
     world.write(1, &first()).await.unwrap();

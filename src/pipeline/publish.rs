@@ -72,7 +72,8 @@ impl Pipeline<'_> {
         why: &str,
         watch: Stopwatch,
     ) -> Result<bool> {
-        let reason = meta.reason.filter(|r| *r == Reason::FirstLoad).unwrap_or(Reason::Reconcile);
+        let first = meta.reason.filter(|r| *r == Reason::FirstLoad && !self.is_behind);
+        let reason = first.unwrap_or(Reason::Reconcile);
         let mut patience = Patience::new();
         let (durable, counts) = loop {
             let plan = &*self.plan;
@@ -88,7 +89,7 @@ impl Pipeline<'_> {
         self.recovered(&patience);
         let rows = counts.total();
         report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
-        self.owed = None;
+        (self.owed, self.is_behind) = (None, false);
         self.is_described = false;
         self.acknowledge(durable, reason, complete, rows, watch)?;
         Ok(true)

@@ -177,13 +177,15 @@ fn indicators(catalog: &Catalog) -> Described {
     table
 }
 
-/// The options of the catalog, then those of the servers that the catalog does not have.
+/// The options of the catalog with its labels, and the labels of the servers where it has none.
 fn options(catalog: &Catalog, labels: &[OptionText]) -> Described {
     let columns =
         [("dimension", "text"), ("value", "text"), ("position", "integer"), ("label", "jsonb")];
     let mut table = Described::new("options", 2, &columns);
     let mut all = BTreeMap::new();
-    for option in catalog.options.iter().chain(labels) {
+    let (labelled, bare): (Vec<_>, Vec<_>) =
+        catalog.options.iter().partition(|option| !option.label.is_empty());
+    for option in labelled.into_iter().chain(labels).chain(bare) {
         all.entry((&option.dimension, &option.value)).or_insert(option);
     }
     for option in all.values() {

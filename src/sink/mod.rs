@@ -45,6 +45,9 @@ pub use self::describe::InstanceStatus;
 pub use self::headline::{Headline, headlines};
 pub use self::reconcile::ReconcileCounts;
 
+/// How often taking over is tried again because another run did so at the same moment.
+const TAKE_OVER_ATTEMPTS_MAX: u32 = 10;
+
 /// One run of the program, from start to end; the newest run that took over may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunId(pub u128);
@@ -220,7 +223,14 @@ impl Sink {
     /// # Errors
     /// Whatever Postgres answers.
     pub async fn take_over(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
-        self.claim(run, pipeline, "").await
+        for _ in 0..TAKE_OVER_ATTEMPTS_MAX {
+            self.reconnect().await?;
+            let before = read_pipeline(&self.client, &self.schema).await?;
+            if self.claim(run, pipeline, before.map_or(run, |row| row.run)).await? {
+                return self.position().await;
+            }
+        }
+        Err(Error::new(Kind::Temporary, "taking over the tables: others did so all the time"))
     }
 
     /// The same for a run that took over before, with another connection: never from a run that came later.
@@ -228,29 +238,28 @@ impl Sink {
     /// # Errors
     /// Config when another run has taken over, else whatever Postgres answers.
     pub async fn keep(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
-        self.claim(run, pipeline, "WHERE p.run_id = $1").await
+        self.reconnect().await?;
+        if self.claim(run, pipeline, run).await? { self.position().await } else { Err(replaced()) }
     }
 
-    async fn claim(
-        &mut self,
-        run: RunId,
-        pipeline: u128,
-        condition: &str,
-    ) -> Result<Option<Position>> {
-        self.reconnect().await?;
+    /// Makes `run` the one that may write if none or `before` is it so far. Postgres may get to the statement
+    /// of a program when that is long dead: then it must not take the tables from the one that came after.
+    async fn claim(&mut self, run: RunId, pipeline: u128, before: RunId) -> Result<bool> {
         let schema = &self.schema;
         let sql = format!(
             "INSERT INTO {schema}.tonle_pipeline AS p (run_id) VALUES ($1)
-             ON CONFLICT (only_row) DO UPDATE SET run_id = $1, written_at = now() {condition}"
+             ON CONFLICT (only_row) DO UPDATE SET run_id = $1, written_at = now()
+                                        WHERE p.run_id = $2"
         );
+        let (after, before) = (Uuid(run.to_bytes()), Uuid(before.to_bytes()));
         let doing = failed("taking over the tables");
-        self.client.execute(&sql, &[&Uuid(run.to_bytes())]).await.map_err(&doing)?;
-        let row = read_pipeline(&self.client, &self.schema).await?;
-        self.owned = row.map(|row| Owned { pipeline, ..row });
-        if self.owned.is_none_or(|owned| owned.run != run) {
-            return Err(replaced());
+        let claimed = self.client.execute(&sql, &[&after, &before]).await.map_err(&doing)?;
+        if claimed == 0 {
+            return Ok(false);
         }
-        self.position().await
+        let row = read_pipeline(&self.client, &self.schema).await?;
+        self.owned = row.filter(|row| row.run == run).map(|row| Owned { pipeline, ..row });
+        Ok(self.owned.is_some())
     }
 
     /// Whether the tables have the columns of this catalog, so that epochs can be written without a reconcile.

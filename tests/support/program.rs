@@ -93,6 +93,24 @@ impl Program {
         Self::with_store(Store::Own(Box::new(cluster)))
     }
 
+    /// Another program with the same settings and a directory of its own, on the same database.
+    pub(crate) fn beside(&self) -> Self {
+        let Store::Shared(Database { url, name }) = &self.store else {
+            panic!("only the shared Postgres is shared");
+        };
+        let database = Database { url: url.clone(), name: name.clone() };
+        let mut other = Self::with_store(Store::Shared(database));
+        other.settings.clone_from(&self.settings);
+        other
+    }
+
+    /// Another program with the same settings, a directory and a database of its own, and no instance.
+    pub(crate) fn elsewhere(&self) -> Self {
+        let mut other = Self::new();
+        other.settings.clone_from(&self.settings);
+        other
+    }
+
     fn with_store(store: Store) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let program =
@@ -371,11 +389,15 @@ impl Program {
     }
 
     fn psql(&self, sql: &str) -> Output {
-        let mut client = match &self.store {
-            Store::Shared(database) => database.client("psql"),
-            Store::Own(cluster) => cluster.client("psql", "tonle"),
-        };
-        client.args(["-XAtqc", sql]).output().expect("psql runs")
+        self.client("psql").args(["-XAtqc", sql]).output().expect("psql runs")
+    }
+
+    /// A client program of Postgres that connects to the database.
+    pub(crate) fn client(&self, program: &str) -> Command {
+        match &self.store {
+            Store::Shared(database) => database.client(program),
+            Store::Own(cluster) => cluster.client(program, "tonle"),
+        }
     }
 
     /// The whole database as SQL.

@@ -1,0 +1,226 @@
+//! The real program ended at any moment, and started again over whatever is left: no record is lost, doubled or
+//! withdrawn.
+
+mod copies;
+mod packs;
+mod restart;
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tonle::sim::{Fault, Sim};
+
+use crate::support::program::{Program, assert_same_tables, cases_of_today, primero};
+
+/// Kills of one test.
+const KILLS: usize = 22;
+/// During so many of them the first instance is too slow to be loaded.
+const KILLS_LOADING: usize = 6;
+/// Time between two live edits.
+const EDIT_PAUSE: Duration = Duration::from_millis(4);
+
+#[test]
+fn a_program_killed_at_random_ends_with_the_same_tables() {
+    let seed = Seed::drawn();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed.0);
+    let sims: Vec<_> = [260, 180, 1]
+        .into_iter()
+        .zip(seed.0..)
+        .map(|(count, seed)| primero(late(cases_of_today(seed, count))))
+        .collect();
+    let mut program = recent(Program::new(), None)
+        .server_with("kampot", &sims[0], "page_size = 20")
+        .server_with("takeo", &sims[1], "page_size = 50")
+        .server("kep", &sims[2]);
+    let slow = Fault::SlowBody(Duration::from_millis(20));
+    sims[0].faults().at_rate("/api/v2/cases", 1_000, slow, seed.0);
+    let editor = Editor::start(&sims);
+    let mut killed_loading = 0;
+    for kill in 0..KILLS {
+        if kill == KILLS_LOADING {
+            sims[0].faults().clear();
+        }
+        let workers = if rng.random_bool(0.5) { "1" } else { "2" };
+        program.start_with(&["--workers", workers]);
+        thread::sleep(Duration::from_millis(rng.random_range(50..800)));
+        program.kill();
+        killed_loading += usize::from(!has_finished_loading(&program, "kampot"));
+    }
+    editor.stop();
+    assert!(killed_loading >= 3, "{killed_loading} kills during the first load");
+    sims.iter().for_each(|sim| sim.advance(Duration::from_secs(1)));
+    program.once(0);
+    program.assert_true_to_state();
+    assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
+    assert_changes_are_a_chain(&program);
+}
+
+/// The program with the shipped packs, without the periods of earlier years, so that starts are quick; and with
+/// one pack more.
+fn recent(mut program: Program, more: Option<&str>) -> Program {
+    let since = Timestamp::now().to_zoned(TimeZone::UTC).date() - 200.days();
+    let recent = format!(
+        "[pack]\nid = \"recent\"\nversion = \"1.0.0\"\ntitle = {{ en = \"Recent\" }}\nhistory_start = \"{since}\"\n"
+    );
+    let mut packs = vec!["cp-core".to_owned(), "cambodia".to_owned()];
+    for (name, text) in [("recent.toml", Some(recent.as_str())), ("more.toml", more)] {
+        let Some(text) = text else { continue };
+        // By its full path, for other programs use it too.
+        let path = program.path(name);
+        fs::write(&path, text).unwrap();
+        packs.push(path.display().to_string());
+    }
+    program.set(&format!("packs = {packs:?}"));
+    program
+}
+
+/// A save becomes visible some time after its stamp.
+fn late(settings: tonle::sim::Settings) -> tonle::sim::Settings {
+    tonle::sim::Settings { commit_delay: Duration::from_millis(100), ..settings }
+}
+
+fn has_finished_loading(program: &Program, instance: &str) -> bool {
+    let line = format!("finished the first load instance=\"{instance}\"");
+    program.log().contains(&line)
+}
+
+/// The tables of a program that reads the same servers for the first time.
+fn undisturbed(program: &Program, sims: &[Sim]) -> Program {
+    let names = ["kampot", "takeo", "kep"];
+    let pairs = names.iter().zip(sims);
+    let other = pairs.fold(program.elsewhere(), |other, (name, sim)| other.server(name, sim));
+    other.once(0);
+    other
+}
+
+/// In `changes` each change of a cell begins where the one before it ended, and the last one ends with what the
+/// table shows.
+#[track_caller]
+fn assert_changes_are_a_chain(program: &Program) {
+    let key = program.query(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint
+          WHERE conrelid = 'tonle.changes'::regclass AND contype = 'p'",
+    );
+    assert_eq!(key, "PRIMARY KEY (epoch, cell)");
+    let broken = program.query(
+        "SELECT count(*) FROM (
+             SELECT (old_numerator, old_denominator) IS DISTINCT FROM
+                    (lag(new_numerator) OVER w, lag(new_denominator) OVER w) AS is_broken
+               FROM tonle.changes WINDOW w AS (PARTITION BY cell ORDER BY epoch)) c
+          WHERE is_broken",
+    );
+    assert_eq!(broken, "0", "changes that do not begin where the one before ended");
+    let idle = "SELECT count(*) FROM tonle.changes
+                 WHERE (old_numerator, old_denominator) IS NOT DISTINCT FROM (new_numerator, new_denominator)";
+    assert_eq!(program.query(idle), "0", "changes that change nothing");
+    let astray = program.query(
+        "SELECT count(*) FROM
+             (SELECT DISTINCT ON (cell) cell, new_numerator, new_denominator, epoch
+                FROM tonle.changes ORDER BY cell, epoch DESC) c
+             FULL JOIN tonle.indicator_values v USING (cell)
+          WHERE (new_numerator, new_denominator) IS DISTINCT FROM (numerator, denominator)
+             OR c.epoch IS DISTINCT FROM v.epoch AND v.cell IS NOT NULL",
+    );
+    assert_eq!(astray, "0", "cells that are not what their last change says");
+    let unknown =
+        "SELECT count(*) FROM tonle.changes WHERE epoch NOT IN (SELECT epoch FROM tonle.epochs)";
+    assert_eq!(program.query(unknown), "0");
+}
+
+/// The number that decides a random test; a failed test says it. `TONLE_TEST_SEED` repeats one.
+struct Seed(u64);
+
+impl Seed {
+    fn drawn() -> Self {
+        let given = std::env::var("TONLE_TEST_SEED").ok();
+        Self(given.map_or_else(|| rand::random_range(0..1 << 32), |seed| seed.parse().unwrap()))
+    }
+}
+
+impl Drop for Seed {
+    #[allow(clippy::print_stderr)]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("TONLE_TEST_SEED={}", self.0);
+        }
+    }
+}
+
+/// Case workers who edit until they are told to stop.
+struct Editor {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Editor {
+    fn start(sims: &[Sim]) -> Self {
+        let (sims, is_over) = (sims.to_vec(), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                for sim in &sims {
+                    sim.edit(1).unwrap();
+                    thread::sleep(EDIT_PAUSE);
+                }
+            }
+        });
+        Self { is_over, thread }
+    }
+
+    fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Somebody who holds a lock on the table `changes`, so that an epoch is logged and computed and its
+/// transaction cannot go on.
+struct Holder(Child);
+
+impl Holder {
+    fn start(program: &mut Program) -> Self {
+        let mut client = program.client("psql");
+        let sql = "BEGIN; LOCK TABLE tonle.changes IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
+        client.args(["-XAtqc", sql]).env("PGAPPNAME", "holder");
+        let child = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = "SELECT count(*) FROM pg_locks
+                     WHERE relation = 'tonle.changes'::regclass AND mode = 'AccessExclusiveLock' AND granted";
+        program.wait_until("the table is locked", |program| program.query(held) == "1");
+        Self(child)
+    }
+
+    /// Waits until the program waits for the lock.
+    #[track_caller]
+    fn wait_for_program(&self, program: &mut Program) {
+        let waits = format!("SELECT count(*) > 0 {WAITING}");
+        program.wait_until("the program waits for the lock", |p| p.query(&waits) == "t");
+    }
+
+    /// Lets the lock go.
+    fn release(mut self, program: &mut Program) {
+        program.query(&format!("SELECT pg_terminate_backend(pid) {HOLDING}"));
+        self.0.wait().unwrap();
+        let count = format!("SELECT count(*) {HOLDING}");
+        program.wait_until("the lock is released", |program| program.query(&count) == "0");
+    }
+
+    /// Ends the transaction that waits for the lock, as a server does that notices that its client is gone.
+    fn end_waiting(&self, program: &mut Program) {
+        program.query(&format!("SELECT pg_terminate_backend(pid) {WAITING}"));
+        let count = format!("SELECT count(*) {WAITING}");
+        program.wait_until("nobody waits", |program| program.query(&count) == "0");
+    }
+}
+
+const HOLDING: &str = "FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'holder'";
+const WAITING: &str = "FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'tonle' AND wait_event_type = 'Lock'";
