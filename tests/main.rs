@@ -5,6 +5,7 @@
 mod cli;
 mod contract_sim;
 mod contract_source;
+mod crash;
 mod faults;
 mod figures;
 mod oracle;
