@@ -69,7 +69,7 @@ fn check_says_what_is_read_and_written() {
         "cp-core 1.0.0, cambodia 1.0.0",
         "registration_date",
         "services_section",
-        "never reads names",
+        "nothing else of a case: no names",
         "kampot: version 2.14.0, 60 cases visible",
         "schema tonle will be made",
         "writes     ",

@@ -59,7 +59,9 @@ fn a_program_killed_at_random_ends_with_the_same_tables() {
     sims.iter().for_each(|sim| sim.advance(Duration::from_secs(1)));
     program.once(0);
     program.assert_true_to_state();
-    assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
+    let other = undisturbed(&program, &sims);
+    assert_same_tables(&program.tables(), &other.tables());
+    assert_same_tables(&program.descriptions(), &other.descriptions());
     assert_changes_are_a_chain(&program);
 }
 

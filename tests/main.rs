@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod contract_sim;
+mod contract_source;
 mod crash;
+mod faults;
+mod figures;
 mod oracle;
+mod packs;
 mod path;
+mod privacy;
 mod sink;
 mod state;
 mod support;

@@ -281,6 +281,9 @@ async fn a_copy_that_was_replaced_does_not_take_the_tables_back() {
     other.take_over(RunId(2), 77).await.unwrap();
     let error = again.keep(RunId(1), 77).await.unwrap_err();
     assert!(error.to_string().contains("taken over"), "{error}");
+    let (tree, dictionary) = (LocationTree::default(), Dictionary::default());
+    let described = world.sink.describe(&catalog(), &tree, &dictionary, &[]).await;
+    assert!(described.unwrap_err().to_string().contains("taken over"));
     let run = world.text("SELECT right(run_id::text, 1) FROM {s}.tonle_pipeline").await;
     assert_eq!(run, "2");
 }

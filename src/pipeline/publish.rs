@@ -89,7 +89,8 @@ impl Pipeline<'_> {
         self.recovered(&patience);
         let rows = counts.total();
         report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
-        (self.owed, self.is_behind, self.is_described) = (None, false, false);
+        (self.owed, self.is_behind) = (None, false);
+        self.is_described = false;
         self.acknowledge(durable, reason, complete, rows, watch)?;
         Ok(true)
     }

@@ -76,6 +76,8 @@ impl<'a> Pipeline<'a> {
         }
         let is_known =
             position.as_ref().is_some_and(|p| p.fingerprint == plan.catalog().fingerprint);
+        let is_server = |i: &source::Settings| matches!(i.kind, source::SourceKind::Server(_));
+        let has_server = config.instances.iter().any(is_server);
         let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
         sink.keep(run, state.pipeline_id().0).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
@@ -102,8 +104,9 @@ impl<'a> Pipeline<'a> {
             run,
             is_behind,
             is_rewound: false,
-            // Tables that follow this plan were described with it, and labels come from the sources.
-            is_described: is_known,
+            // Tables that follow this plan were described with it, unless the program died in between; servers
+            // send their labels at each start, and with them everything is described again.
+            is_described: is_known && has_server,
             owed,
             stop_sources,
         };

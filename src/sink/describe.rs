@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Statement};
 use super::connection::failed;
 use super::encode::{Array, PutValue, Uuid};
 use super::identifier::Identifier;
-use super::{RowCounts, RunId};
+use super::{RowCounts, RunId, replaced};
 use crate::error::Result;
 use crate::indicator::{Catalog, Labels, OptionText};
 use crate::model::{Dictionary, Domain, Instant, Location, LocationTree};
@@ -49,6 +49,7 @@ pub struct InstanceStatus {
 pub(super) async fn describe(
     client: &mut Client,
     schema: &Identifier,
+    run: RunId,
     catalog: &Catalog,
     places: &LocationTree,
     dictionary: &Dictionary,
@@ -59,6 +60,11 @@ pub(super) async fn describe(
     let whole_tables = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on;
                         SET LOCAL plan_cache_mode = force_custom_plan";
     transaction.batch_execute(whole_tables).await.map_err(&fail)?;
+    let fence = format!("SELECT FROM {schema}.tonle_pipeline WHERE run_id = $1 FOR SHARE");
+    let may_write = transaction.query(&fence, &[&Uuid(run.to_bytes())]).await.map_err(&fail)?;
+    if may_write.is_empty() {
+        return Err(replaced());
+    }
     let mut counts = RowCounts::default();
     let tables = [indicators(catalog), options(catalog, labels), locations(places, dictionary)];
     for table in &tables {
@@ -177,13 +183,15 @@ fn indicators(catalog: &Catalog) -> Described {
     table
 }
 
-/// The options of the catalog, then those of the servers that the catalog does not have.
+/// The options of the catalog with its labels, and the labels of the servers where it has none.
 fn options(catalog: &Catalog, labels: &[OptionText]) -> Described {
     let columns =
         [("dimension", "text"), ("value", "text"), ("position", "integer"), ("label", "jsonb")];
     let mut table = Described::new("options", 2, &columns);
     let mut all = BTreeMap::new();
-    for option in catalog.options.iter().chain(labels) {
+    let (labelled, bare): (Vec<_>, Vec<_>) =
+        catalog.options.iter().partition(|option| !option.label.is_empty());
+    for option in labelled.into_iter().chain(labels).chain(bare) {
         all.entry((&option.dimension, &option.value)).or_insert(option);
     }
     for option in all.values() {

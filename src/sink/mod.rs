@@ -388,7 +388,7 @@ impl Sink {
     /// the servers; those of the catalog go before them.
     ///
     /// # Errors
-    /// Whatever Postgres answers.
+    /// Config when another run has taken over, else whatever Postgres answers.
     pub async fn describe(
         &mut self,
         catalog: &Catalog,
@@ -397,8 +397,9 @@ impl Sink {
         labels: &[OptionText],
     ) -> Result<RowCounts> {
         self.reconnect().await?;
+        let owned = self.owned.ok_or_else(|| Error::bug("rows are described before take_over"))?;
         let (client, schema) = (&mut self.client, &self.schema);
-        describe::describe(client, schema, catalog, places, dictionary, labels).await
+        describe::describe(client, schema, owned.run, catalog, places, dictionary, labels).await
     }
 
     /// Inserts or updates the row of each instance in `sync_status`; returns how many were written, none when

@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::Epoch;
@@ -23,6 +24,10 @@ const PIPELINE: &str = "pipeline";
 /// The file that says which key the pseudonyms in all others were made with.
 const KEY_CHECK: &str = "key-check";
 const TEMPORARY: &str = ".tmp";
+
+/// How long a lock that somebody holds is waited for, and how often it is tried.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The state directory, locked by its owner or only looked at.
 #[derive(Debug)]
@@ -68,7 +73,7 @@ impl Directory {
         options.create(true).truncate(false).write(true).mode(0o600);
         let lock = options.open(path.join(LOCK));
         let lock = lock.map_err(|e| Error::config(doing()).caused_by(e))?;
-        match lock.try_lock() {
+        match locked(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let busy = format!("{}: another running program uses it", doing());
@@ -250,6 +255,20 @@ pub(super) fn failed(doing: impl Into<String>, cause: io::Error) -> Error {
         _ => Kind::Temporary,
     };
     Error::new(kind, doing).caused_by(cause)
+}
+
+/// Takes the lock, waiting a moment: a program that is just ending, or a child process that it just forked, may
+/// still hold it.
+fn locked(lock: &File) -> Result<(), TryLockError> {
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,10 +9,9 @@ use std::io::Write;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::Settings;
-use super::calendar;
-use super::country::Country;
 use crate::error::{Error, Kind, Result};
+use crate::sim::country::Country;
+use crate::sim::{Settings, calendar};
 
 pub(super) use dice::Dice;
 
