@@ -87,6 +87,9 @@ fn live_edits_of_several_servers_arrive_and_every_change_is_told() {
     program.assert_true_to_state();
     assert_changes_are_a_chain(&program);
     assert_as_undisturbed(&program, &[("kampot", &sims[0]), ("takeo", &sims[1])]);
+    // The servers say what their options are called.
+    let label = "SELECT label->>'en' FROM tonle.options WHERE value = 'food_service'";
+    assert_eq!(program.query(label), "Food service");
 }
 
 #[test]

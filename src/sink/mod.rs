@@ -14,6 +14,7 @@ mod encode;
 mod headline;
 mod identifier;
 mod layout;
+mod owned;
 mod reconcile;
 mod request;
 mod rows;
@@ -31,6 +32,7 @@ use self::connection::failed;
 use self::encode::Uuid;
 use self::identifier::Identifier;
 use self::layout::Layout;
+use self::owned::{Owned, read_pipeline};
 use self::reconcile::Reconciler;
 use self::statements::Statements;
 use self::write::{EpochWriter, Head};
@@ -127,16 +129,6 @@ pub struct Sink {
     owned: Option<Owned>,
     /// A call was given up half-way, so nobody knows what the connection is in the middle of.
     is_unsettled: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Owned {
-    run: RunId,
-    /// The state directory this process writes from; not what the tables were written from so far.
-    pipeline: u128,
-    epoch: Epoch,
-    /// None until something was committed.
-    fingerprint: Option<u64>,
 }
 
 impl Sink {
@@ -483,20 +475,4 @@ fn schema_name(settings: &Settings) -> Result<Identifier> {
 fn replaced() -> Error {
     Error::config("another copy of tonle has taken over these tables")
         .advise("two copies of tonle write to this schema: stop one")
-}
-
-/// Waits for a transaction that is moving the fence, such as that of a connection that was lost.
-async fn read_pipeline(client: &Client, schema: &Identifier) -> Result<Option<Owned>> {
-    let sql = format!("SELECT epoch, fingerprint, uuid_send(run_id) FROM {schema}.tonle_pipeline");
-    let row = client.query_opt(&sql, &[]).await.map_err(failed("reading the position"))?;
-    let Some(row) = row else { return Ok(None) };
-    let (epoch, fingerprint): (i64, Option<i64>) = (row.get(0), row.get(1));
-    let run: Vec<u8> = row.get(2);
-    let run = run.try_into().map_err(|_| Error::bug("a run id is not 16 bytes"))?;
-    Ok(Some(Owned {
-        run: RunId(u128::from_be_bytes(run)),
-        pipeline: 0,
-        epoch: Epoch(epoch.cast_unsigned()),
-        fingerprint: fingerprint.map(i64::cast_unsigned),
-    }))
 }

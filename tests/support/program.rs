@@ -431,7 +431,8 @@ impl Program {
 
     /// The tables that say what rows mean.
     pub(crate) fn descriptions(&self) -> Tables {
-        let names = ["indicators", "options", "locations"];
+        // Labels of options come from servers that may be away; they decide no figure.
+        let names = ["indicators", "locations"];
         names.into_iter().map(|name| (name.to_owned(), self.rows(name))).collect()
     }
 

@@ -1,0 +1,36 @@
+//! The one row that says which run may write, and what it committed last.
+
+use tokio_postgres::Client;
+
+use super::RunId;
+use super::connection::failed;
+use super::identifier::Identifier;
+use crate::error::{Error, Result};
+use crate::model::Epoch;
+
+/// What the tables hold, and the run that may write to them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owned {
+    pub(super) run: RunId,
+    /// The state directory this process writes from; not what the tables were written from so far.
+    pub(super) pipeline: u128,
+    pub(super) epoch: Epoch,
+    /// None until something was committed.
+    pub(super) fingerprint: Option<u64>,
+}
+
+/// Waits for a transaction that is moving the fence, such as that of a connection that was lost.
+pub(super) async fn read_pipeline(client: &Client, schema: &Identifier) -> Result<Option<Owned>> {
+    let sql = format!("SELECT epoch, fingerprint, uuid_send(run_id) FROM {schema}.tonle_pipeline");
+    let row = client.query_opt(&sql, &[]).await.map_err(failed("reading the position"))?;
+    let Some(row) = row else { return Ok(None) };
+    let (epoch, fingerprint): (i64, Option<i64>) = (row.get(0), row.get(1));
+    let run: Vec<u8> = row.get(2);
+    let run = run.try_into().map_err(|_| Error::bug("a run id is not 16 bytes"))?;
+    Ok(Some(Owned {
+        run: RunId(u128::from_be_bytes(run)),
+        pipeline: 0,
+        epoch: Epoch(epoch.cast_unsigned()),
+        fingerprint: fingerprint.map(i64::cast_unsigned),
+    }))
+}
