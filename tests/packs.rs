@@ -45,6 +45,13 @@ fn a_misspelt_name_is_told_the_nearest() {
     let near = |name: &str| format!("the nearest is {name:?}");
     for (find, replace, line, key, name) in [
         ("[dimensions.sex]", "[dimension.sex]", "[dimension.sex]", "`dimension`", "dimensions"),
+        (
+            "service_implemented = \"implemented\"",
+            "service_implemented = \"implementd\"",
+            "implementd",
+            "indicators.SV-01.rows.service_implemented",
+            "implemented",
+        ),
         ("[lifecycle]", "[lifecycles]", "[lifecycles]", "`lifecycles`", "lifecycle"),
         ("[pack]", "[pak]", "[pak]", "`pak`", "pack"),
         ("type = \"option\"", "type = \"optoin\"", "optoin", "`optoin`", "option"),

@@ -223,9 +223,23 @@ impl Resolver<'_> {
                 let wrong = format!("expected {}", expected(field_type));
                 self.raw.error(&place, &key, wrong)
             })?;
+            self.check_ids(&place, &key, &path, &test)?;
             tests.push((path.field, test));
         }
         Ok(tests)
+    }
+
+    /// A condition on a field whose values are listed names some of them: a misspelt one would count nothing.
+    fn check_ids(&self, place: &Place, key: &str, path: &Path, test: &Test) -> Result<()> {
+        let (Test::Any(ids) | Test::None(ids)) = test else { return Ok(()) };
+        let values = &self.field(path).values;
+        match ids.iter().find(|id| !values.is_empty() && !values.contains(id)) {
+            None => Ok(()),
+            Some(id) => {
+                let known = values.iter().map(String::as_str);
+                Err(self.raw.unknown(place, key, "listed value", id, known))
+            }
+        }
     }
 
     pub(super) fn extracts(&mut self) -> Result<()> {
