@@ -7,7 +7,7 @@
 //! pipeline.
 //!
 //! **Invariant:** log(e) durable → rows(e) committed in Postgres → acknowledged(e) → snapshot and pruning ≤ e.
-//! The types hold it: [`Pending::wait`] alone makes a [`Logged`](crate::model::Logged), and
+//! The types hold it: [`Pending::wait`] alone makes a [`Logged`], and
 //! [`State::commit`] wants the sink's [`Durable`].
 
 mod directory;
