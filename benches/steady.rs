@@ -59,18 +59,28 @@ async fn measure_epochs(world: &World, editor: &mut Editor, bare: Duration) {
     );
     for (size, rounds) in SIZES {
         while rows.try_recv().is_ok() {}
-        let (mut times, mut written) = (Vec::new(), 0);
+        let (mut times, mut changed, mut cells) = (Vec::new(), 0, 0);
+        let before = world.ask("SELECT max(epoch) FROM tonle.epochs");
         for _ in 0..rounds {
             let mut input = pipeline.next_input();
             input.arrivals.push(editor.arrival(size));
             let begun = Instant::now();
             pipeline.turn(input).await.expect("it is committed");
             times.push(begun.elapsed());
-            written += rows.try_recv().map_or(0, |(total, _)| total);
+            let (total, cell_count) = rows.try_recv().unwrap_or_default();
+            changed += total;
+            cells += cell_count;
         }
+        // What Postgres says it wrote: each written cell left a row in `changes`.
+        let written = format!("SELECT count(*) FROM tonle.changes WHERE epoch > {before}");
+        let written = world.ask(&written);
         row(
             &format!("{size} changed, handed over to committed"),
-            &format!("{}, {} rows", spread(&mut times), written / rounds as u64),
+            &format!(
+                "{}, {} rows; in all {cells} cells changed, {written} written",
+                spread(&mut times),
+                changed / rounds as u64
+            ),
             &format!("{:.2} ms bare one-row commit", bare.as_secs_f64() * 1e3),
         );
     }
