@@ -8,8 +8,8 @@ use tonle::indicator::{
     Value,
 };
 use tonle::model::{
-    Cell, CellChange, Changes, Code, Day, Dictionary, Domain, Epoch, ExtractChange, Instant,
-    Location, LocationTree, Logged, Measure, Period, PeriodType, Reason, RecordKey, Tally,
+    Cell, CellChange, Changes, Code, Day, Dictionary, Domain, Epoch, ExtractChange, Figure,
+    Instant, Location, LocationTree, Logged, Period, PeriodType, Reason, RecordKey, Tally,
 };
 use tonle::sink::{Address, EpochMeta, InstanceStatus, RunId, Settings, Sink, check};
 
@@ -109,12 +109,12 @@ fn cell(table: u16, month: u32, sex: u32) -> Cell {
     Cell::new(table, Period::of(PeriodType::Month, Day(45_000 + 31 * month)), 1, sex)
 }
 
-fn measure(numerator: i32, denominator: i32) -> Measure {
-    Measure { numerator, denominator }
+fn figure(numerator: i64, denominator: i64) -> Figure {
+    Figure { numerator, denominator, median_doubled: None }
 }
 
-fn change(cell: Cell, old: (i32, i32), new: (i32, i32)) -> CellChange {
-    CellChange { cell, old: measure(old.0, old.1), new: measure(new.0, new.1) }
+fn change(cell: Cell, old: (i64, i64), new: (i64, i64)) -> CellChange {
+    CellChange { cell, old: figure(old.0, old.1), new: figure(new.0, new.1), reason: None }
 }
 
 fn row(key: u128, existed: bool, row: Option<[u32; 2]>) -> ExtractChange {
@@ -558,10 +558,10 @@ async fn a_check_says_what_is_missing() {
 #[tokio::test]
 async fn large_epochs_take_other_ways_to_the_same_rows() {
     let mut world = World::new().await;
-    let cells = |old: i32, new: i32| {
+    let cells = |old: i64, new: i64| {
         let each = (0..9_000).map(move |i| {
-            let share = (i % 2) as i32 * 4;
-            let of = |n: i32| if n == 0 { (0, 0) } else { (n, share) };
+            let share = (i % 2) as i64 * 4;
+            let of = |n: i64| if n == 0 { (0, 0) } else { (n, share) };
             let month = Period::of(PeriodType::Month, Day(1 + 31 * (i / 6)));
             let cell = Cell::new((i % 2) as u16 * 2, month, 1, i % 6 / 2);
             change(cell, of(old), of(new))

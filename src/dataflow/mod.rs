@@ -138,13 +138,18 @@ fn pair_cells(mut updates: Vec<worker::CellUpdate>) -> Vec<CellChange> {
     let mut changes: Vec<CellChange> = Vec::with_capacity(updates.len() / 2 + 1);
     for ((cell, measure), diff) in updates {
         if changes.last().is_none_or(|last| last.cell != cell) {
-            changes.push(CellChange { cell, old: Default::default(), new: Default::default() });
+            changes.push(CellChange {
+                cell,
+                old: Default::default(),
+                new: Default::default(),
+                reason: None,
+            });
         }
         let change = changes.last_mut().expect("pushed above");
         if diff < 0 {
-            change.old = measure;
+            change.old = measure.into();
         } else {
-            change.new = measure;
+            change.new = measure.into();
         }
     }
     changes.retain(|change| change.old != change.new);

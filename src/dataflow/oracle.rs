@@ -10,7 +10,7 @@ use crate::indicator::{
     IndicatorDefinition, Path, Placed, Test, Value,
 };
 use crate::model::{
-    Case, Code, Day, Dictionary, Domain, LocationTree, Measure, Period, PeriodType, RecordKey,
+    Case, Code, Day, Dictionary, Domain, Figure, LocationTree, Period, PeriodType, RecordKey,
     Schema, Slot, Subform,
 };
 
@@ -50,7 +50,7 @@ pub struct CellName {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Every cell that is not empty.
-    pub values: BTreeMap<CellName, Measure>,
+    pub values: BTreeMap<CellName, Figure>,
     /// Every row of every extract: by table and key, the text of its columns.
     pub rows: BTreeMap<(String, RecordKey), Vec<Option<String>>>,
 }
@@ -103,7 +103,7 @@ impl View<'_> {
         &self,
         code: &str,
         indicator: &IndicatorDefinition,
-        values: &mut BTreeMap<CellName, Measure>,
+        values: &mut BTreeMap<CellName, Figure>,
     ) {
         if !indicator.filter.iter().all(|(field, test)| self.holds(None, None, field, test)) {
             return;
@@ -454,11 +454,11 @@ impl Life {
 fn add(
     cells: BTreeSet<(CellName, bool)>,
     indicator: &IndicatorDefinition,
-    values: &mut BTreeMap<CellName, Measure>,
+    values: &mut BTreeMap<CellName, Figure>,
 ) {
     for (name, counted) in cells {
-        let measure = values.entry(name).or_default();
-        measure.numerator += i32::from(counted);
-        measure.denominator += i32::from(indicator.share_over.is_some());
+        let figure = values.entry(name).or_default();
+        figure.numerator += i64::from(counted);
+        figure.denominator += i64::from(indicator.share_over.is_some());
     }
 }

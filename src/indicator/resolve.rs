@@ -226,7 +226,11 @@ impl Resolver<'_> {
                 let level = u8::try_from(level).unwrap_or(u8::MAX).min(crate::model::LEVEL_MAX);
                 Ok(DimensionKind::Location { level })
             }
-            FieldType::Date | FieldType::Datetime | FieldType::BirthMonth => {
+            FieldType::Date
+            | FieldType::Datetime
+            | FieldType::BirthMonth
+            | FieldType::Worker
+            | FieldType::Dates => {
                 Err(self.raw.error(place, key, "a date can not be a dimension; use periods"))
             }
         }
@@ -266,6 +270,8 @@ pub(super) const ANY_TYPE: &[FieldType] = &[
     FieldType::BirthMonth,
     FieldType::Location,
     FieldType::Agency,
+    FieldType::Worker,
+    FieldType::Dates,
 ];
 
 fn field_of(raw: &RawField) -> FieldDefinition {

@@ -7,7 +7,7 @@ use super::Period;
 /// Bits for the values of a table's dimensions.
 pub const DIMENSION_BITS: u32 = 30;
 const INSTANCE_BITS: u32 = 8;
-const TABLE_BITS: u32 = 12;
+const TABLE_BITS: u32 = 11;
 
 /// Most tables (indicator × breakdown) of one pack.
 pub const TABLES_MAX: usize = 1 << TABLE_BITS;
@@ -16,7 +16,7 @@ pub const INSTANCES_MAX: usize = (1 << INSTANCE_BITS) - 1;
 
 /// A cell: table, period, instance and dimension values, packed in the order they are compared.
 ///
-/// `table:12 | period:14 | instance:8 | dimensions:30`. What the dimension bits mean is laid out when a pack
+/// `table:11 | period:15 | instance:8 | dimensions:30`. What the dimension bits mean is laid out when a pack
 /// is compiled, so a number is a cell only together with its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cell(pub u64);
@@ -52,7 +52,7 @@ impl Cell {
     }
 }
 
-/// What is counted in one cell: always both parts, so that shares can be added up and checked.
+/// What a case adds to one cell: always both parts, so that shares can be added up and checked.
 ///
 /// A plain count has no denominator (zero). A cell whose measure is zero in both parts does not exist.
 #[derive(
@@ -75,13 +75,46 @@ impl Measure {
     }
 }
 
+/// What is published of one cell.
+///
+/// Wider than a [`Measure`], because days are summed: a country's caseload can be open for more days than an
+/// `i32` holds.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Figure {
+    /// The count, the part of a share, or the sum of days of a mean or median.
+    pub numerator: i64,
+    /// The whole of a share, or how many were summed; 0 for a count.
+    pub denominator: i64,
+    /// Twice the median of the summed days, so that it is whole; none where no median is published.
+    pub median_doubled: Option<i64>,
+}
+
+impl Figure {
+    /// Whether the cell does not exist.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl From<Measure> for Figure {
+    fn from(measure: Measure) -> Self {
+        Self {
+            numerator: i64::from(measure.numerator),
+            denominator: i64::from(measure.denominator),
+            median_doubled: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn parts_come_back_out() {
-        let cell = Cell::new(4095, Period(16_383), 255, (1 << DIMENSION_BITS) - 1);
+        let cell = Cell::new(2047, Period(32_767), 255, (1 << DIMENSION_BITS) - 1);
         assert_eq!(cell.0, u64::MAX);
         let cell = Cell::new(7, Period(2_501), 3, 12_345);
         assert_eq!((cell.table(), cell.period(), cell.instance()), (7, Period(2_501), 3));

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Code, Measure, RecordKey};
+use super::{Cell, Code, Figure, RecordKey};
 
-/// A cell whose measure changed. An empty measure is a cell that does not exist.
+/// A cell whose figure changed. An empty figure is a cell that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CellChange {
     /// Which cell.
     pub cell: Cell,
     /// What it held before the epoch.
-    pub old: Measure,
+    pub old: Figure,
     /// What it holds after it.
-    pub new: Measure,
+    pub new: Figure,
+    /// Why, where that is known for the cell alone; otherwise the reason of the epoch holds.
+    pub reason: Option<Reason>,
 }
 
 /// A row of an anonymized extract that changed.
@@ -47,6 +49,12 @@ pub enum Reason {
     FirstLoad,
     /// The tables did not agree with the state and were corrected.
     Reconcile,
+    /// A pack or an overlay changed.
+    PackChange,
+    /// What option ids of an instance stand for changed.
+    MappingChange,
+    /// The places of an instance changed.
+    LocationChange,
 }
 
 impl Reason {
@@ -60,6 +68,9 @@ impl Reason {
             Self::Clock => "clock",
             Self::FirstLoad => "first load",
             Self::Reconcile => "reconcile",
+            Self::PackChange => "pack change",
+            Self::MappingChange => "mapping change",
+            Self::LocationChange => "location change",
         }
     }
 }

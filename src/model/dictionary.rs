@@ -14,17 +14,22 @@ pub const CODES_MAX: usize = 1 << 20;
 /// What a code stands for. Codes of different domains are not comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Domain {
-    /// Option ids of all select fields, agencies included.
+    /// Option ids of all select fields.
     Option,
     /// Location codes.
     Location,
     /// Names of instances, as configured.
     Instance,
+    /// Unique ids of agencies.
+    Agency,
+    /// Keyed pseudonyms of case workers.
+    Worker,
 }
 
 impl Domain {
     /// Every domain, in the order of their tables.
-    pub const ALL: [Self; 3] = [Self::Option, Self::Location, Self::Instance];
+    pub const ALL: [Self; 5] =
+        [Self::Option, Self::Location, Self::Instance, Self::Agency, Self::Worker];
 }
 
 /// A code: 1 is the first of its domain, 0 is never one.
@@ -49,7 +54,7 @@ struct Table {
 /// Codes for terms and back. The same entries in the same order give the same codes.
 #[derive(Clone, Debug, Default)]
 pub struct Dictionary {
-    tables: [Table; 3],
+    tables: [Table; Domain::ALL.len()],
     entries: Vec<(Domain, Code)>,
 }
 

@@ -59,13 +59,13 @@ impl PeriodType {
     const DATED: [Self; 4] = [Self::Year, Self::Half, Self::Quarter, Self::Month];
 }
 
-/// One period: its type and its place in time as one number below 2^14.
+/// One period: its type and its place in time as one number below 2^15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Period(pub u16);
 
 impl Period {
     /// Bits that hold any period.
-    pub const BITS: u32 = 14;
+    pub const BITS: u32 = 15;
 
     /// The period of `period_type` that `day` lies in.
     pub fn of(period_type: PeriodType, day: Day) -> Self {
@@ -108,7 +108,7 @@ impl Period {
         let months = (self.0 - period_type.base() + periods) * period_type.months();
         (period_type != PeriodType::Now).then(|| {
             let year =
-                i16::try_from(YEAR_FIRST + months / 12).expect("14 bits end before year 3300");
+                i16::try_from(YEAR_FIRST + months / 12).expect("15 bits end before year 6000");
             date(year, i8::try_from(months % 12).expect("below 12") + 1, 1)
         })
     }

@@ -24,6 +24,17 @@ pub enum FieldType {
     Location,
     /// An agency's unique id.
     Agency,
+    /// A case worker: a user name that is replaced by its keyed pseudonym where it is read, and never published.
+    Worker,
+    /// Several calendar dates, a sorted set of days.
+    Dates,
+}
+
+impl FieldType {
+    /// Whether a case holds several values of it, so that it is kept as a set.
+    pub fn is_set(self) -> bool {
+        matches!(self, Self::Options | Self::Dates)
+    }
 }
 
 /// Where a value is kept in the words of a case.
@@ -51,7 +62,7 @@ pub struct Field {
 pub struct RowField {
     /// Primero's name of it.
     pub name: String,
-    /// What it may hold; never [`FieldType::Options`].
+    /// What it may hold; never a set ([`FieldType::is_set`]).
     pub field_type: FieldType,
 }
 
@@ -99,7 +110,7 @@ impl Schema {
     ) -> Self {
         let mut schema = Self { word_count: 1, subforms, ..Self::default() };
         for (name, field_type) in fields {
-            let slot = if field_type == FieldType::Options {
+            let slot = if field_type.is_set() {
                 schema.set_count += 1;
                 Slot::Set(schema.set_count - 1)
             } else {

@@ -11,7 +11,7 @@ use crate::dataflow::oracle::{self, CellName, Tables, World};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{Catalog, CellText, ColumnType, Naming, Value, schema_of};
 use crate::model::{
-    Case, Cell, CellChange, Changes, Day, Epoch, ExtractChange, Interner, LocationTree, Measure,
+    Case, Cell, CellChange, Changes, Day, Epoch, ExtractChange, Figure, Interner, LocationTree,
     RecordKey,
 };
 use crate::sink::{Comparison, Sink};
@@ -85,7 +85,7 @@ fn expected(config: &Config, restored: &Restored) -> Tables {
 /// The tables of the oracle in the form the sink takes: a cell or a row is its place in a list.
 struct Named<'a> {
     catalog: &'a Catalog,
-    cells: Vec<(CellName, Measure)>,
+    cells: Vec<(CellName, Figure)>,
     rows: Vec<NamedRow>,
 }
 
@@ -99,10 +99,11 @@ impl<'a> Named<'a> {
     }
 
     fn complete(&self) -> Changes {
-        let cells = self.cells.iter().enumerate().map(|(index, (_, measure))| CellChange {
+        let cells = self.cells.iter().enumerate().map(|(index, (_, figure))| CellChange {
             cell: Cell(index as u64),
-            old: Measure::default(),
-            new: *measure,
+            old: Figure::default(),
+            new: *figure,
+            reason: None,
         });
         let rows = self.rows.iter().enumerate().map(|(index, ((table, key), _))| {
             let extract = self.catalog.extracts.iter().position(|extract| extract.table == *table);

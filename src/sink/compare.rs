@@ -162,7 +162,7 @@ fn row_text(row: &Row) -> Result<String> {
 }
 
 /// The columns of [`Layout::value_columns`] after the key, as Postgres writes them.
-fn cell_text(cell: &NamedCell<'_>, measure: crate::model::Measure) -> String {
+fn cell_text(cell: &NamedCell<'_>, figure: crate::model::Figure) -> String {
     let mut text = String::new();
     let named = &cell.text;
     for part in [named.indicator, named.instance, named.period_type] {
@@ -171,8 +171,8 @@ fn cell_text(cell: &NamedCell<'_>, measure: crate::model::Measure) -> String {
     let start = named.period_start.map(|day| day.date().to_string());
     put(&mut text, start.as_deref());
     named.dimensions.iter().for_each(|value| put(&mut text, Some(value)));
-    put(&mut text, Some(&measure.numerator.to_string()));
-    put(&mut text, cell.denominator(measure).map(|d| d.to_string()).as_deref());
+    put(&mut text, Some(&figure.numerator.to_string()));
+    put(&mut text, cell.denominator(figure).map(|d| d.to_string()).as_deref());
     text
 }
 

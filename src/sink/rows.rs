@@ -7,7 +7,7 @@ use super::encode::{Array, CopyRows, PutValue};
 use super::layout::{ExtractLayout, Layout};
 use crate::error::{Error, Result};
 use crate::indicator::{CellText, Naming, Value};
-use crate::model::{Cell, Measure, RecordKey};
+use crate::model::{Cell, Figure, RecordKey};
 
 /// Somewhere that takes a row column by column, in order.
 pub(super) trait Columns {
@@ -84,13 +84,13 @@ impl<'a> NamedCell<'a> {
     }
 
     /// The denominator as stored: none for a count, none for a cell that does not exist.
-    pub(super) fn denominator(&self, measure: Measure) -> Option<i64> {
-        let stored = self.text.is_share && !measure.is_empty();
-        stored.then_some(i64::from(measure.denominator))
+    pub(super) fn denominator(&self, figure: Figure) -> Option<i64> {
+        let stored = self.text.is_share && !figure.is_empty();
+        stored.then_some(figure.denominator)
     }
 
     /// Writes the columns of [`Layout::value_columns`].
-    pub(super) fn put(&self, out: &mut impl Columns, measure: Measure) {
+    pub(super) fn put(&self, out: &mut impl Columns, figure: Figure) {
         let text = &self.text;
         out.column(0).key(self.key);
         out.column(1).text(text.indicator);
@@ -101,8 +101,8 @@ impl<'a> NamedCell<'a> {
             out.column(5 + index).text(value);
         }
         let next = 5 + text.dimensions.len();
-        out.column(next).bigint(i64::from(measure.numerator));
-        out.column(next + 1).optional(self.denominator(measure), PutValue::bigint);
+        out.column(next).bigint(figure.numerator);
+        out.column(next + 1).optional(self.denominator(figure), PutValue::bigint);
     }
 }
 

@@ -17,7 +17,7 @@ use super::statements::{Statements, names};
 use super::{EpochMeta, Owned, RowCounts, RunId};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::Naming;
-use crate::model::{CellChange, Changes, Epoch, ExtractChange, Instant, Reason, Tally};
+use crate::model::{CellChange, Changes, Epoch, ExtractChange, Figure, Instant, Reason, Tally};
 
 /// Rows of one statement with array parameters; a larger change is cut into several.
 const ROWS_PER_STATEMENT: usize = 2_000;
@@ -145,7 +145,7 @@ impl EpochWriter<'_> {
         let of = |fate| cells.iter().filter(move |change| fate_of_cell(change) == fate);
         let mut updated = of(Fate::Updated).peekable();
         while updated.peek().is_some() {
-            let mut arrays = Measures::new(5);
+            let mut arrays = Figures::new(5);
             for change in updated.by_ref().take(ROWS_PER_STATEMENT) {
                 let cell = self.named(change)?;
                 arrays.push(&cell, &[change.old, change.new]);
@@ -155,7 +155,7 @@ impl EpochWriter<'_> {
         }
         let mut deleted = of(Fate::Deleted).peekable();
         while deleted.peek().is_some() {
-            let mut arrays = Measures::new(3);
+            let mut arrays = Figures::new(3);
             for change in deleted.by_ref().take(ROWS_PER_STATEMENT) {
                 let cell = self.named(change)?;
                 arrays.push(&cell, &[change.old]);
@@ -223,7 +223,7 @@ impl EpochWriter<'_> {
             row.bigint(head.epoch);
             row.key(cell.key);
             row.text(cell.text.indicator);
-            row.bigint(i64::from(change.new.numerator));
+            row.bigint(change.new.numerator);
             row.optional(cell.denominator(change.new), PutValue::bigint);
             row.text(head.reason.name());
             row.instant(head.at);
@@ -298,25 +298,25 @@ impl EpochWriter<'_> {
     }
 }
 
-/// Keys with measures as arrays: key, then numerator and denominator of each measure.
-struct Measures {
+/// Keys with figures as arrays: key, then numerator and denominator of each figure.
+struct Figures {
     arrays: Vec<Array>,
     count: usize,
 }
 
-impl Measures {
+impl Figures {
     fn new(columns: usize) -> Self {
         let mut arrays = vec![Array::new(Type::UUID)];
         arrays.resize_with(columns, || Array::new(Type::INT8));
         Self { arrays, count: 0 }
     }
 
-    fn push(&mut self, cell: &NamedCell<'_>, measures: &[crate::model::Measure]) {
+    fn push(&mut self, cell: &NamedCell<'_>, figures: &[Figure]) {
         self.count += 1;
         self.arrays[0].push(|array| array.key(cell.key));
-        for (pair, measure) in self.arrays[1..].chunks_mut(2).zip(measures) {
-            pair[0].push(|array| array.bigint(i64::from(measure.numerator)));
-            pair[1].push(|array| array.optional(cell.denominator(*measure), PutValue::bigint));
+        for (pair, figure) in self.arrays[1..].chunks_mut(2).zip(figures) {
+            pair[0].push(|array| array.bigint(figure.numerator));
+            pair[1].push(|array| array.optional(cell.denominator(*figure), PutValue::bigint));
         }
     }
 

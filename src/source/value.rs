@@ -23,20 +23,16 @@ pub(super) type Word = Result<u32, Misfit>;
 /// locked.
 pub(super) struct Terms {
     interner: Interner,
-    options: HashMap<Box<str>, Code>,
-    locations: HashMap<Box<str>, Code>,
+    known: [HashMap<Box<str>, Code>; Domain::ALL.len()],
 }
 
 impl Terms {
     pub(super) fn new(interner: Interner) -> Self {
-        Self { interner, options: HashMap::new(), locations: HashMap::new() }
+        Self { interner, known: Default::default() }
     }
 
     fn code(&mut self, domain: Domain, term: &str) -> Word {
-        let known = match domain {
-            Domain::Location => &mut self.locations,
-            Domain::Option | Domain::Instance => &mut self.options,
-        };
+        let known = &mut self.known[domain as usize];
         if let Some(code) = known.get(term) {
             return Ok(code.0);
         }
@@ -88,7 +84,8 @@ impl ValueSeed<'_> {
                 _ => Err(Misfit),
             },
             FieldType::Integer => Err(Misfit),
-            FieldType::Date | FieldType::Datetime => {
+            FieldType::Worker => Err(Misfit),
+            FieldType::Date | FieldType::Dates | FieldType::Datetime => {
                 let day = Moment::parse(text).and_then(|moment| self.zone.day(moment));
                 day.map(|day| day.0).ok_or(Misfit)
             }

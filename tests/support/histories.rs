@@ -73,11 +73,7 @@ impl Country {
                 }
                 "module_id" => builder.put(field.slot, self.option(rng, values, 0.95)),
                 _ => {
-                    let times = if field.field_type == FieldType::Options {
-                        rng.random_range(0..4)
-                    } else {
-                        1
-                    };
+                    let times = if field.field_type.is_set() { rng.random_range(0..4) } else { 1 };
                     for _ in 0..times {
                         builder.put(field.slot, self.word(rng, field.field_type, values));
                     }
@@ -114,7 +110,8 @@ impl Country {
             }
             FieldType::Boolean => CaseBuilder::boolean(rng.random()),
             FieldType::Integer => CaseBuilder::integer(rng.random_range(-1..22)),
-            FieldType::Date | FieldType::Datetime => self.day(rng).0,
+            FieldType::Date | FieldType::Dates | FieldType::Datetime => self.day(rng).0,
+            FieldType::Worker => rng.random_range(1..8),
             FieldType::BirthMonth => rng.random_range(1..1_500),
             // One code more than there are places: a place that is in no tree.
             FieldType::Location => rng.random_range(1..11),
