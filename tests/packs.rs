@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tonle::error::Kind;
-use tonle::indicator::{Definition, Judgement, PackText, Plan, SHIPPED};
+use tonle::indicator::{Definition, InstanceDefinition, Judgement, PackText, Plan, SHIPPED};
 use tonle::model::{Day, Dictionary, LocationTree};
 
 use crate::support::histories::{Country, FIRST_DAY};
@@ -342,7 +342,7 @@ fn follow(texts: Vec<PackText>, seed: u64) -> &'static str {
             return "refused";
         }
     };
-    let instances = ["kampot".to_owned(), "takeo".to_owned()];
+    let instances = ["kampot", "takeo"].map(InstanceDefinition::plain);
     let tree = LocationTree::default();
     let bare =
         Plan::compile(Arc::clone(&definition), &instances, &tree, &mut Dictionary::default());

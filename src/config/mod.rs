@@ -12,7 +12,9 @@ use toml::Spanned;
 
 use crate::dataflow::WORKERS_MAX;
 use crate::error::{Error, Result};
-use crate::indicator::{Definition, PACK_BYTES_MAX, PackText, SHIPPED, line_of, misread};
+use crate::indicator::{
+    Definition, InstanceDefinition, PACK_BYTES_MAX, PackText, SHIPPED, line_of, misread,
+};
 use crate::model::{INSTANCES_MAX, Secret};
 use crate::report;
 use crate::sink;
@@ -113,6 +115,11 @@ impl Config {
             toml::from_str(&text).map_err(|error| misread(&doing, &text, &error))?;
         Checker { doing, text: &text, directory: path.parent().unwrap_or(Path::new("")) }
             .check(raw, overrides)
+    }
+
+    /// What the packs do not say of each instance, in order.
+    pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
+        self.instances.iter().map(|instance| InstanceDefinition::plain(&instance.name)).collect()
     }
 
     /// The names of the instances, in order.

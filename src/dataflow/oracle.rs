@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::indicator::{
     ALL, ColumnDefinition, Count, Definition, DimensionDefinition, DimensionKind,
-    IndicatorDefinition, Path, Placed, Test, Value,
+    IndicatorDefinition, InstanceDefinition, Path, Placed, Test, Value,
 };
 use crate::model::{
     Case, Code, Day, Dictionary, Domain, Figure, LocationTree, Period, PeriodType, RecordKey,
@@ -26,7 +26,7 @@ pub struct World<'a> {
     /// Where places are.
     pub locations: &'a LocationTree,
     /// The configured instances.
-    pub instances: &'a [String],
+    pub instances: &'a [InstanceDefinition],
     /// The last clock tick.
     pub today: Day,
 }
@@ -65,7 +65,7 @@ pub fn tables<'a>(
         let Some(instance) = world.dictionary.term(Domain::Instance, case.instance()) else {
             continue;
         };
-        if !world.instances.iter().any(|name| name == instance) {
+        if !world.instances.iter().any(|known| known.name == instance) {
             continue;
         }
         let view = View { world, case, instance };

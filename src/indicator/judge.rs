@@ -244,7 +244,7 @@ mod tests {
     use jiff::civil::{Date, date};
 
     use super::*;
-    use crate::indicator::{Definition, Naming, PackText};
+    use crate::indicator::{Definition, InstanceDefinition, Naming, PackText};
     use crate::model::{CaseBuilder, Code, Dictionary, Domain, LocationTree, RecordKey};
 
     /// A case of the core pack, by the names of its fields.
@@ -262,7 +262,7 @@ mod tests {
             let definition = Arc::new(Definition::read(vec![core]).unwrap());
             let mut dictionary = Dictionary::default();
             let tree = LocationTree::default();
-            let instances = ["kampot".to_owned()];
+            let instances = [InstanceDefinition::plain("kampot")];
             let plan = Plan::compile(definition, &instances, &tree, &mut dictionary).unwrap();
             let story = Self { plan, dictionary, fields: Vec::new(), reopened: Vec::new() };
             let story = story.option("status", "open").option("sex", "female");

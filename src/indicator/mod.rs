@@ -9,6 +9,7 @@ mod condition;
 mod definition;
 mod dimension;
 mod extract;
+mod instance;
 mod judge;
 mod lifecycle;
 mod naming;
@@ -25,6 +26,7 @@ pub use catalog::{
 };
 pub use definition::*;
 pub use extract::CodedRow;
+pub use instance::InstanceDefinition;
 pub use judge::Judgement;
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};

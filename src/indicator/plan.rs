@@ -10,7 +10,7 @@ use crate::indicator::dimension::{Dimension, Places};
 use crate::indicator::extract::ExtractPlan;
 use crate::indicator::lifecycle::LifecycleSlots;
 use crate::indicator::table::{Family, Table, tabulate};
-use crate::indicator::{Catalog, Count, Definition, Path, Placed, Test};
+use crate::indicator::{Catalog, Count, Definition, InstanceDefinition, Path, Placed, Test};
 use crate::model::{
     Code, Day, Dictionary, Domain, Field, FieldType, INSTANCES_MAX, LocationTree, PeriodType,
     RowField, Schema, Slot, Subform,
@@ -75,7 +75,7 @@ impl Plan {
     /// A configuration error when the pack is too large for its cells.
     pub fn compile(
         definition: Arc<Definition>,
-        instances: &[String],
+        instances: &[InstanceDefinition],
         tree: &LocationTree,
         dictionary: &mut Dictionary,
     ) -> Result<Self> {
@@ -85,7 +85,10 @@ impl Plan {
         }
         let instances: Vec<_> = instances
             .iter()
-            .filter_map(|name| Some((dictionary.intern(Domain::Instance, name)?, name.clone())))
+            .filter_map(|instance| {
+                let code = dictionary.intern(Domain::Instance, &instance.name)?;
+                Some((code, instance.name.clone()))
+            })
             .collect();
         let schema = Arc::new(schema_of(&definition));
         let places = Places::new(tree, dictionary);

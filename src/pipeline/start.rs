@@ -34,9 +34,11 @@ const RETRY_WAIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// A configuration error when they are too large.
 pub fn compile(config: &Config, tree: &LocationTree, interner: &Interner) -> Result<Arc<Plan>> {
-    let names = config.instance_names();
+    let instances = config.instance_definitions();
     let definition = Arc::clone(&config.definition);
-    interner.write(|dictionary| Plan::compile(definition, &names, tree, dictionary)).map(Arc::new)
+    interner
+        .write(|dictionary| Plan::compile(definition, &instances, tree, dictionary))
+        .map(Arc::new)
 }
 
 impl<'a> Pipeline<'a> {

@@ -75,7 +75,7 @@ fn expected(config: &Config, restored: &Restored) -> Tables {
         schema: &schema_of(&config.definition),
         dictionary: &restored.dictionary,
         locations: &tree_of(&restored.locations),
-        instances: &config.instance_names(),
+        instances: &config.instance_definitions(),
         today: restored.today.unwrap_or(Day::FIRST),
     };
     let records: BTreeMap<RecordKey, Case> = restored.records.iter().cloned().collect();

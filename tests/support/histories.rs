@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
-use tonle::indicator::{Definition, PackText, Plan};
+use tonle::indicator::{Definition, InstanceDefinition, PackText, Plan};
 use tonle::model::{
     Case, CaseBuilder, Code, Day, Dictionary, Domain, FieldType, Location, LocationTree,
     RecordChange, RecordKey, Schema,
@@ -23,7 +23,7 @@ pub(crate) struct Country {
     pub(crate) definition: Arc<Definition>,
     pub(crate) dictionary: Dictionary,
     pub(crate) tree: LocationTree,
-    pub(crate) instances: Vec<String>,
+    pub(crate) instances: Vec<InstanceDefinition>,
     pub(crate) plan: Arc<Plan>,
 }
 
@@ -52,7 +52,8 @@ impl Country {
         ] {
             tree.extend([place(&mut dictionary, code, Some(parent), level)]);
         }
-        let instances = vec!["kampot".to_owned(), "takeo".to_owned()];
+        let instances =
+            vec![InstanceDefinition::plain("kampot"), InstanceDefinition::plain("takeo")];
         let plan =
             Plan::compile(Arc::clone(&definition), &instances, &tree, &mut dictionary).unwrap();
         Self { plan: Arc::new(plan), definition, dictionary, tree, instances }
@@ -61,7 +62,7 @@ impl Country {
     /// An invented case: every field any of its values, dates in a window of three years.
     pub(crate) fn case(&mut self, rng: &mut ChaCha8Rng) -> Case {
         let schema = Arc::clone(self.plan.schema());
-        let instance = self.instances.choose(rng).unwrap().clone();
+        let instance = self.instances.choose(rng).unwrap().name.clone();
         let instance = self.dictionary.code(Domain::Instance, &instance).unwrap();
         let mut builder = CaseBuilder::new(&schema, instance);
         for field in schema.fields() {
