@@ -21,8 +21,8 @@ mod spelling;
 mod table;
 
 pub use catalog::{
-    Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
-    Value,
+    Catalog, CellText, Column, ColumnType, Extract, Fingerprint, IndicatorText, Labels, Naming,
+    OptionText, Value,
 };
 pub use definition::*;
 pub use extract::CodedRow;
@@ -31,4 +31,4 @@ pub use judge::Judgement;
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
-pub use spelling::{line_of, misread};
+pub use spelling::{line_of, misread, nearest};

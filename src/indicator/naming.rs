@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::indicator::dimension::{Dimension, Reading};
 use crate::indicator::plan::PlacedAt;
 use crate::indicator::{
-    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionKind, Extract,
+    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionKind, Extract, Fingerprint,
     IndicatorDefinition, IndicatorText, Labels, Naming, OptionText, Plan, Value,
 };
 use crate::model::Cell;
@@ -49,7 +49,7 @@ impl Naming for Plan {
 }
 
 /// Everything `plan` publishes.
-pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
+pub(super) fn catalog_of(plan: &Plan, fingerprint: Fingerprint) -> Catalog {
     let definition = plan.definition();
     Catalog {
         pack: definition.packs.join(", "),

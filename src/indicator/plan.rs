@@ -1,8 +1,9 @@
 //! The plan: a definition laid out for speed and bound to the places and instances of one pipeline.
 
+use std::fmt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::indicator::check::Check;
@@ -10,7 +11,9 @@ use crate::indicator::dimension::{Dimension, Places};
 use crate::indicator::extract::ExtractPlan;
 use crate::indicator::lifecycle::LifecycleSlots;
 use crate::indicator::table::{Family, Table, tabulate};
-use crate::indicator::{Catalog, Count, Definition, InstanceDefinition, Path, Placed, Test};
+use crate::indicator::{
+    Catalog, Count, Definition, Fingerprint, InstanceDefinition, Path, Placed, Test,
+};
 use crate::model::{
     Code, Day, Dictionary, Domain, Field, FieldType, INSTANCES_MAX, LocationTree, PeriodType,
     RowField, Schema, Slot, Subform,
@@ -83,6 +86,7 @@ impl Plan {
             let what = format!("{} instances, at most {INSTANCES_MAX} fit", instances.len());
             return Err(super::resolve::too_large(&what, "run a second pipeline for the rest"));
         }
+        let meanings = hash(format_args!("{instances:?}"));
         let instances: Vec<_> = instances
             .iter()
             .filter_map(|instance| {
@@ -117,7 +121,7 @@ impl Plan {
         };
         plan.lay_out_indicators(dictionary)?;
         plan.lay_out_extracts(dictionary);
-        plan.catalog = super::naming::catalog_of(&plan, plan.fingerprint());
+        plan.catalog = super::naming::catalog_of(&plan, plan.fingerprint(meanings));
         Ok(plan)
     }
 
@@ -171,18 +175,13 @@ impl Plan {
     }
 
     /// Changes whenever anything that decides a row changes: packs, instances or places.
-    fn fingerprint(&self) -> u64 {
-        let mut hash = Sha256::new();
-        hash.update(format!("{:?}", self.definition));
-        let names: Vec<_> = self.instances.iter().map(|(_, name)| name).collect();
-        hash.update(format!("{names:?}"));
-        for place in &self.places.places {
+    fn fingerprint(&self, instances: u64) -> Fingerprint {
+        let places = self.places.places.iter().map(|place| {
             let lineage = place.lineage.iter().map(|ordinal| (ordinal - 2) as usize);
-            let codes: Vec<_> = lineage.map(|index| &self.places.places[index].code).collect();
-            hash.update(format!("{codes:?}"));
-        }
-        let digest = hash.finalize();
-        u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
+            lineage.map(|index| &self.places.places[index].code).collect::<Vec<_>>()
+        });
+        let places = hash(format_args!("{:?}", places.collect::<Vec<_>>()));
+        Fingerprint { packs: hash(format_args!("{:?}", self.definition)), instances, places }
     }
 
     /// The pack as meant.
@@ -209,6 +208,12 @@ impl Plan {
     pub fn history_start(&self) -> Day {
         self.definition.history_start
     }
+}
+
+/// The same for the same text on any machine.
+fn hash(text: fmt::Arguments<'_>) -> u64 {
+    let digest = Sha256::digest(text.to_string());
+    u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
 }
 
 /// The layout of cases for a definition.

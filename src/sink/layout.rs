@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::identifier::Identifier;
 use super::tables::{FIXED, VALUES, VALUES_HEAD, VALUES_TAIL};
 use crate::error::{Error, Result};
-use crate::indicator::{Catalog, ColumnType};
+use crate::indicator::{Catalog, ColumnType, Fingerprint};
 
 /// The Postgres type of a column.
 pub(super) fn sql_type(column_type: ColumnType) -> &'static str {
@@ -42,7 +42,7 @@ pub(super) struct Layout {
     pub(super) dimensions: Vec<ColumnLayout>,
     pub(super) extracts: Vec<ExtractLayout>,
     pub(super) pack: String,
-    pub(super) fingerprint: u64,
+    pub(super) fingerprint: Fingerprint,
 }
 
 impl Layout {

@@ -26,7 +26,8 @@ const FILLFACTOR: u8 = 80;
 type Step = (i32, &'static str, fn(&Identifier) -> String);
 
 /// Every step ever released, in order; a released step never changes.
-const STEPS: &[Step] = &[(1, "first tables", first_tables)];
+const STEPS: &[Step] =
+    &[(1, "first tables", first_tables), (4, "what the tables follow, and backfills", following)];
 
 /// Runs the steps that are missing, all in one transaction.
 ///
@@ -261,6 +262,21 @@ fn first_tables(schema: &Identifier) -> String {
     );
     sql.push_str(&data_dictionary(schema));
     sql
+}
+
+/// Step 4: what the tables follow in three parts, so that it can be told which of them changed; backfills.
+fn following(schema: &Identifier) -> String {
+    let pipeline = format!("{schema}.tonle_pipeline");
+    format!(
+        "ALTER TABLE {pipeline} ADD COLUMN instances_fingerprint bigint, ADD COLUMN places_fingerprint bigint;
+         COMMENT ON COLUMN {pipeline}.fingerprint IS 'Fingerprint of the packs that the tables follow';
+         COMMENT ON COLUMN {pipeline}.instances_fingerprint IS
+             'The same of the instances and what their option ids mean';
+         COMMENT ON COLUMN {pipeline}.places_fingerprint IS 'The same of the places';
+         ALTER TABLE {schema}.sync_status ADD COLUMN backfill text;
+         COMMENT ON COLUMN {schema}.sync_status.backfill IS
+             'Fields for which every case is being read again, because a changed pack asks for them; else empty';"
+    )
 }
 
 fn data_dictionary(schema: &Identifier) -> String {
