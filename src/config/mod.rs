@@ -1,6 +1,8 @@
 //! The configuration: one TOML file and a few flags, read loosely once, checked, and from then on known to be sound.
 
-use std::collections::BTreeSet;
+mod meaning;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ use crate::report;
 use crate::sink;
 use crate::source;
 use crate::state;
+
+use meaning::Meaning;
 
 /// Longest configuration file, in bytes.
 const CONFIG_BYTES_MAX: usize = 1024 * 1024;
@@ -43,6 +47,8 @@ pub struct Config {
     pub definition: Arc<Definition>,
     /// The Primero instances, in the order of the file.
     pub instances: Vec<source::Settings>,
+    /// What the option ids of each instance mean, by its name.
+    meanings: BTreeMap<String, Meaning>,
     /// The key of all pseudonyms.
     pub pseudonym_key: Secret,
     /// Where the tables are.
@@ -119,7 +125,14 @@ impl Config {
 
     /// What the packs do not say of each instance, in order.
     pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
-        self.instances.iter().map(|instance| InstanceDefinition::plain(&instance.name)).collect()
+        let definition = |instance: &source::Settings| {
+            let mut definition = InstanceDefinition::plain(&instance.name);
+            if let Some(meaning) = self.meanings.get(&definition.published_as) {
+                meaning.put(&mut definition);
+            }
+            definition
+        };
+        self.instances.iter().map(definition).collect()
     }
 
     /// The names of the instances, in order.
@@ -143,8 +156,10 @@ impl Checker<'_> {
         }
         let key_file = self.directory.join(raw.pseudonym_key_file.get_ref());
         let (log_format, log_level) = self.log(raw.log)?;
+        let definition = self.packs(&raw.packs)?;
+        let (instances, meanings) = self.instances(raw.instances, &definition)?;
         Ok(Config {
-            definition: self.packs(&raw.packs)?,
+            definition,
             pseudonym_key: Secret::from_file(&key_file).map_err(|error| {
                 self.at(&raw.pseudonym_key_file, "pseudonym_key_file", error).advise(
                     "make one with: head -c 32 /dev/urandom | base64 > FILE; keep it for ever",
@@ -159,7 +174,8 @@ impl Checker<'_> {
                 let wrong = Error::config("no such zone is known; write it as Asia/Phnom_Penh");
                 self.at(&raw.time_zone, "time_zone", wrong)
             })?,
-            instances: self.instances(raw.instances)?,
+            instances,
+            meanings,
             workers,
             log_format,
             log_level,
@@ -226,24 +242,33 @@ impl Checker<'_> {
         }
     }
 
-    fn instances(&self, raw: Vec<Spanned<source::RawSettings>>) -> Result<Vec<source::Settings>> {
+    fn instances(
+        &self,
+        raw: Vec<Spanned<source::RawSettings>>,
+        definition: &Definition,
+    ) -> Result<(Vec<source::Settings>, BTreeMap<String, Meaning>)> {
         if raw.is_empty() || raw.len() > INSTANCES_MAX {
             let wrong = format!("{}: instances: expected 1 to {INSTANCES_MAX}", self.doing);
             return Err(Error::config(wrong));
         }
         let mut names = BTreeSet::new();
-        let mut instances = Vec::new();
+        let (mut instances, mut meanings) = (Vec::new(), BTreeMap::new());
         for spanned in raw {
             let line = line_of(self.text, spanned.span().start);
             let place = format!("{} line {line}", self.doing);
-            let settings = spanned.into_inner().check(self.directory);
+            let mut raw = spanned.into_inner();
+            let mappings = std::mem::take(&mut raw.mappings);
+            let concepts = std::mem::take(&mut raw.concepts);
+            let settings = raw.check(self.directory);
             let settings = settings.map_err(|error| error.while_doing(&place))?;
             if !names.insert(settings.name.clone()) {
                 let wrong = format!("{place}: two instances are called {:?}", settings.name);
                 return Err(Error::config(wrong));
             }
+            let meaning = self.meaning(&settings.name, &mappings, &concepts, definition)?;
+            meanings.insert(settings.name.clone(), meaning);
             instances.push(settings);
         }
-        Ok(instances)
+        Ok((instances, meanings))
     }
 }

@@ -300,12 +300,17 @@ impl Poll {
         complete: bool,
     ) -> Result<(), Halt> {
         let is_backfill = pass == Pass::Backfill;
+        // What changed since the last poll is left to the next one, which says so.
+        let live = self.cursor.watermark.filter(|_| is_backfill);
         let mut misfits = BTreeMap::new();
         let (mut changes, mut refusals) = (Vec::new(), Vec::new());
         if self.seen.len() > SEEN_MAX {
             self.seen.clear();
         }
         for Decoded { stamp, record } in records {
+            if live.is_some_and(|live| stamp > Some(live)) {
+                continue;
+            }
             match record {
                 Ok(record) => {
                     let fingerprint = record.case.fingerprint();

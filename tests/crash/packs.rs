@@ -4,7 +4,7 @@ use super::restart::{loaded, sent};
 use super::{Holder, assert_changes_are_a_chain, recent, undisturbed};
 use crate::support::program::assert_same_tables;
 
-const INDICATOR: &str = r#"
+pub(super) const INDICATOR: &str = r#"
 [pack]
 id = "more"
 version = "1.0.0"
@@ -20,7 +20,7 @@ periods = ["month"]
 tables = [[], ["risk_level"]]
 "#;
 
-const FIELD: &str = r#"
+pub(super) const FIELD: &str = r#"
 [pack]
 id = "wider"
 version = "1.0.0"
@@ -43,7 +43,7 @@ periods = ["month"]
 tables = [["displacement"]]
 "#;
 
-const DISPLACED: &str = "SELECT count(*) FROM tonle.indicator_values
+pub(super) const DISPLACED: &str = "SELECT count(*) FROM tonle.indicator_values
     WHERE indicator = 'X-02' AND displacement IN ('resident', 'returnee', 'idp')";
 
 #[test]
