@@ -23,6 +23,7 @@ mod probe;
 #[cfg(test)]
 mod scripted;
 mod outlet;
+mod stumble;
 mod settings;
 
 use std::sync::Arc;

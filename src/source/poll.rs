@@ -18,6 +18,7 @@ use super::client::{Client, Failure, Reply};
 use super::decode::{Decoded, Decoder, Page};
 use super::outlet::{Halt, Outlet};
 use super::settings::ServerSettings;
+use super::stumble::{Backoff, Stumble};
 use super::{Event, labels, paths, places};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Batch, Cursor, Instant, RecordChange, RecordKey, Refusal, Schema};
@@ -40,27 +41,6 @@ const PLACES_PER_PAGE: usize = 1_000;
 const PLACES_PAGES_MAX: usize = 200;
 /// Furthest that a stored stamp with a zone of its own can be from the same stamp in UTC.
 const OFFSET_MS_MAX: i64 = 14 * 60 * 60 * 1_000;
-
-/// How long to wait after failures in a row: doubling from `base` to `most`, of which a random part
-/// of up to half is left out, so that many clients of one server do not come back together.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
-    pub(super) base: Duration,
-    pub(super) most: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { base: Duration::from_secs(1), most: Duration::from_secs(5 * 60) }
-    }
-}
-
-impl Backoff {
-    fn wait(self, failures: u32) -> Duration {
-        let doubled = self.base.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        doubled.min(self.most).mul_f64(rand::random_range(0.5..=1.0))
-    }
-}
 
 /// The poll of one instance.
 pub(super) struct Poll {
@@ -98,30 +78,6 @@ struct Position {
 enum Pass {
     Live,
     Backfill,
-}
-
-/// Why a step did not come to its end.
-enum Stumble {
-    Failure(Failure),
-    Halt(Halt),
-}
-
-impl From<Failure> for Stumble {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
-}
-
-impl From<Error> for Stumble {
-    fn from(error: Error) -> Self {
-        Self::Failure(error.into())
-    }
-}
-
-impl From<Halt> for Stumble {
-    fn from(halt: Halt) -> Self {
-        Self::Halt(halt)
-    }
 }
 
 impl Poll {
