@@ -11,16 +11,16 @@ use timely::dataflow::operators::Operator;
 use crate::dataflow::graph::Time;
 use crate::dataflow::upsert::{Dated, Version};
 use crate::indicator::{CodedRow, Judgement, Plan};
-use crate::model::{Cell, Measure};
+use crate::model::{FineCell, Measure};
 
 /// What the new version of each case contributes more or less than its old one. What both contribute never
 /// enters the graph.
 pub(super) fn contributions<'scope>(
     versions: Stream<'scope, Time, Vec<Version>>,
     plan: &Arc<Plan>,
-) -> Stream<'scope, Time, Vec<(Cell, Time, Measure)>> {
+) -> Stream<'scope, Time, Vec<(FineCell, Time, Measure)>> {
     let plan = Arc::clone(plan);
-    versions.unary::<CapacityContainerBuilder<Vec<(Cell, Time, Measure)>>, _, _, _>(
+    versions.unary::<CapacityContainerBuilder<Vec<(FineCell, Time, Measure)>>, _, _, _>(
         Pipeline,
         "Contributions",
         |_, _| {

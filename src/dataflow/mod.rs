@@ -8,9 +8,11 @@
 //! worker; [`oracle`] says the same as the graph once more, as a slow batch function.
 
 mod contribute;
+mod days;
 mod graph;
 mod measure;
 pub mod oracle;
+mod running;
 mod upsert;
 mod worker;
 
@@ -136,7 +138,7 @@ fn died() -> Error {
 fn pair_cells(mut updates: Vec<worker::CellUpdate>) -> Vec<CellChange> {
     updates.sort_unstable();
     let mut changes: Vec<CellChange> = Vec::with_capacity(updates.len() / 2 + 1);
-    for ((cell, measure), diff) in updates {
+    for ((cell, figure), diff) in updates {
         if changes.last().is_none_or(|last| last.cell != cell) {
             changes.push(CellChange {
                 cell,
@@ -147,9 +149,9 @@ fn pair_cells(mut updates: Vec<worker::CellUpdate>) -> Vec<CellChange> {
         }
         let change = changes.last_mut().expect("pushed above");
         if diff < 0 {
-            change.old = measure.into();
+            change.old = figure;
         } else {
-            change.new = measure.into();
+            change.new = figure;
         }
     }
     changes.retain(|change| change.old != change.new);

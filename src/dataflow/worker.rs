@@ -14,13 +14,13 @@ use crate::dataflow::graph::{Ends, build};
 use crate::dataflow::upsert::{Delta, Records};
 use crate::error::{Error, Result};
 use crate::indicator::{CodedRow, Plan};
-use crate::model::{Case, Cell, Code, Day, Measure, RecordChange, RecordKey, Tally};
+use crate::model::{Case, Cell, Code, Day, Figure, RecordChange, RecordKey, Tally};
 
 /// Records that enter the graph between two steps, so that a first load does not pile up in front of it.
 const RECORDS_PER_STEP: usize = 4_096;
 
-/// A cell with a measure that was taken away (-1) or holds now (+1).
-pub(super) type CellUpdate = ((Cell, Measure), i32);
+/// A cell with a figure that was taken away (-1) or holds now (+1).
+pub(super) type CellUpdate = ((Cell, Figure), i32);
 /// A row that was taken away (-1) or is there now (+1).
 pub(super) type RowUpdate = (CodedRow, isize);
 
@@ -57,7 +57,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn cell(&self, cell: (Cell, Measure), diff: i32) {
+    pub(super) fn cell(&self, cell: (Cell, Figure), diff: i32) {
         self.cells.borrow_mut().push((cell, diff));
     }
 

@@ -3,22 +3,31 @@
 //! [`Definition`] is a pack as meant; [`Plan`] is the same laid out for speed and bound to the places and
 //! instances of one pipeline.
 
+mod alarm;
+mod breakdown;
 mod catalog;
 mod check;
 mod condition;
+mod counted;
 mod definition;
 mod dimension;
 mod extract;
+mod filter;
 mod instance;
 mod judge;
 mod lifecycle;
 mod naming;
 mod pack;
+mod part;
+mod place;
 mod plan;
 mod published;
+mod raw;
 mod resolve;
 mod spelling;
+mod stream;
 mod table;
+mod value;
 
 pub use catalog::{
     Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
@@ -32,3 +41,4 @@ pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
 pub use spelling::{line_of, misread};
+pub use table::Summing;

@@ -3,15 +3,21 @@
 //! A *family* holds the finest cells of several tables of one indicator: all their dimensions at once. Its
 //! cells are what a case contributes to; each table's cells are sums over them. Tables with a dimension in which a
 //! case has several values are apart from those without, or the total would count such a case more than once.
+//!
+//! The caseload of a case worker is known only when the cases of a cell are summed up: it is a dimension of the
+//! table, but not of the family.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::error::Result;
+use crate::indicator::dimension::OriginPlan;
+use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
-use crate::indicator::{IndicatorDefinition, Plan};
-use crate::model::{Cell, DIMENSION_BITS, TABLES_MAX};
+use crate::indicator::{IndicatorDefinition, Placed, Plan};
+use crate::model::{Cell, DIMENSION_BITS, Measure, TABLES_MAX};
 
 /// The finest cells of some tables of one indicator.
 #[derive(Clone, Debug)]
@@ -19,6 +25,8 @@ pub(super) struct Family {
     pub(super) parts: Vec<FamilyPart>,
     /// Index into `parts` of the dimension whose values share a denominator.
     pub(super) share: Option<usize>,
+    /// Whether its cells are running totals.
+    is_running: bool,
     /// Tables of the plan that are sums of this family.
     tables: std::ops::Range<usize>,
 }
@@ -35,6 +43,8 @@ pub(super) struct FamilyPart {
 pub(super) struct Table {
     pub(super) indicator: usize,
     pub(super) parts: Vec<TablePart>,
+    /// The caseload dimension, and where its ordinal goes.
+    pub(super) caseload: Option<FamilyPart>,
     /// Index into `parts` of its location dimension, which also adds up into what the place is part of.
     location: Option<usize>,
 }
@@ -56,34 +66,32 @@ impl TablePart {
 }
 
 /// Lays out the families and tables of one indicator at the end of the plan's.
-pub(super) fn tabulate(
-    plan: &mut Plan,
-    code: &str,
-    indicator: &IndicatorDefinition,
-    distinct: bool,
-) -> Result<()> {
+pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinition) -> Result<()> {
+    let distinct = indicator.is_distinct();
     let number = |name: &String| {
         let found = plan.dimensions.iter().position(|dimension| dimension.name == *name);
         found.expect("the resolver checked the names")
     };
     let share = indicator.share_over.as_ref().map(number);
+    let is_running =
+        indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
         let several = table.iter().copied().filter(|index| {
             let dimension = &plan.dimensions[*index];
-            dimension.is_set() || distinct && dimension.of_row
+            dimension.is_set() || distinct && (dimension.of_row || dimension.of_event)
         });
         groups.entry(several.collect()).or_default().push(table);
     }
     for tables in groups.into_values() {
         let union: BTreeSet<_> = tables.iter().flatten().copied().collect();
         if bits(plan, &union) <= DIMENSION_BITS {
-            add_family(plan, code, &union, share, &tables)?;
+            add_family(plan, code, &union, (share, is_running), &tables)?;
         } else {
             for table in tables {
                 let alone = table.iter().copied().collect();
-                add_family(plan, code, &alone, share, &[table])?;
+                add_family(plan, code, &alone, (share, is_running), &[table])?;
             }
         }
     }
@@ -98,7 +106,7 @@ fn add_family(
     plan: &mut Plan,
     code: &str,
     union: &BTreeSet<usize>,
-    share: Option<usize>,
+    (share, is_running): (Option<usize>, bool),
     tables: &[Vec<usize>],
 ) -> Result<()> {
     let wanted = bits(plan, union);
@@ -114,7 +122,9 @@ fn add_family(
     }
     let mut shift = 0;
     let mut parts = Vec::new();
-    for dimension in union {
+    let known =
+        union.iter().filter(|index| plan.dimensions[**index].origin != OriginPlan::Caseload);
+    for dimension in known {
         parts.push(FamilyPart { dimension: *dimension, shift });
         shift += plan.dimensions[*dimension].bits();
     }
@@ -126,6 +136,7 @@ fn add_family(
     plan.families.push(Family {
         share: share.and_then(|share| parts.iter().position(|part| part.dimension == share)),
         parts,
+        is_running,
         tables: start..plan.tables.len(),
     });
     Ok(())
@@ -140,6 +151,13 @@ fn table_of(plan: &Plan, code: &str, parts: &[FamilyPart], table: &[usize]) -> R
         placed.push(TablePart { dimension: part.dimension, from: part.shift, to, mask });
         to += bits;
     }
+    let of_caseload = |index: &&usize| plan.dimensions[**index].origin == OriginPlan::Caseload;
+    let mut caseloads = table.iter().filter(of_caseload);
+    let caseload = caseloads.next().map(|index| FamilyPart { dimension: *index, shift: to });
+    if caseloads.next().is_some() {
+        let what = format!("a table of {code} has two caseload dimensions");
+        return Err(too_large(&what, "declare a table for each"));
+    }
     let is_location = |part: &TablePart| plan.dimensions[part.dimension].is_location();
     if placed.iter().filter(|part| is_location(part)).count() > 1 {
         let what = format!("a table of {code} has two location dimensions");
@@ -149,6 +167,7 @@ fn table_of(plan: &Plan, code: &str, parts: &[FamilyPart], table: &[usize]) -> R
         indicator: plan.indicators.len(),
         location: placed.iter().position(is_location),
         parts: placed,
+        caseload,
     })
 }
 
@@ -183,4 +202,90 @@ impl Plan {
         }
         cells
     }
+
+    /// What is made of the totals of the table that a rolled-up cell belongs to.
+    pub fn summing(&self, cell: Cell) -> Summing {
+        let indicator = &self.indicators[self.tables[usize::from(cell.table())].indicator];
+        match indicator.summary {
+            SummaryPlan::Count => Summing::Count,
+            SummaryPlan::Days { is_median, .. } => Summing::Days { is_median },
+            SummaryPlan::Workers { .. } => Summing::Workers,
+        }
+    }
+
+    /// Whether the cells of the family that a finest cell belongs to are running totals: what is added at a period
+    /// holds in all later ones, until it is taken away.
+    pub fn is_running(&self, finest: Cell) -> bool {
+        self.families[usize::from(finest.table())].is_running
+    }
+
+    /// What one case worker with so many cases in a cell adds to the cells of case workers.
+    pub fn workload(&self, cell: Cell, cases: i32) -> SmallVec<[(Cell, Measure); 4]> {
+        let mut cells = SmallVec::new();
+        if cases == 0 {
+            return cells;
+        }
+        let table = &self.tables[usize::from(cell.table())];
+        let indicator = &self.indicators[table.indicator];
+        let is_share = indicator.has_denominator;
+        let per_case = matches!(indicator.summary, SummaryPlan::Workers { per_case: true, .. });
+        let Some(caseload) = table.caseload else {
+            let numerator = if per_case { cases } else { 1 };
+            cells.push((cell, Measure { numerator, denominator: i32::from(is_share) }));
+            return cells;
+        };
+        let dimension = &self.dimensions[caseload.dimension];
+        let own = dimension.band(Some(cases));
+        for ordinal in 0..dimension.size {
+            if is_share || ordinal == own {
+                let dimensions = cell.dimensions() | ordinal << caseload.shift;
+                let cell = Cell::new(cell.table(), cell.period(), cell.instance(), dimensions);
+                let numerator = i32::from(ordinal == own);
+                cells.push((cell, Measure { numerator, denominator: i32::from(is_share) }));
+            }
+        }
+        cells
+    }
+
+    /// The same cell without what is known only when it was summed up, to tell what a published cell is made of.
+    pub fn unsummed(&self, cell: Cell) -> Cell {
+        match self.tables[usize::from(cell.table())].caseload {
+            None => cell,
+            Some(caseload) => {
+                let kept = cell.dimensions() & ((1 << caseload.shift) - 1);
+                Cell::new(cell.table(), cell.period(), cell.instance(), kept)
+            }
+        }
+    }
+}
+
+impl Summing {
+    /// Whether the totals are the figures.
+    pub fn is_count(self) -> bool {
+        self == Self::Count
+    }
+
+    /// Whether mean or median is taken.
+    pub fn is_days(self) -> bool {
+        matches!(self, Self::Days { .. })
+    }
+
+    /// Whether case workers are counted.
+    pub fn is_workers(self) -> bool {
+        self == Self::Workers
+    }
+}
+
+/// What is made of the totals of a table's cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Summing {
+    /// They are the figures.
+    Count,
+    /// Their details are numbers of days plus one, of which mean or median is taken.
+    Days {
+        /// Whether the median is published.
+        is_median: bool,
+    },
+    /// Their details are case workers, who are counted.
+    Workers,
 }
