@@ -247,15 +247,16 @@ impl Plan {
         cells
     }
 
-    /// The same cell without what is known only when it was summed up, to tell what a published cell is made of.
-    pub fn unsummed(&self, cell: Cell) -> Cell {
-        match self.tables[usize::from(cell.table())].caseload {
-            None => cell,
-            Some(caseload) => {
-                let kept = cell.dimensions() & ((1 << caseload.shift) - 1);
-                Cell::new(cell.table(), cell.period(), cell.instance(), kept)
-            }
-        }
+    /// What a published cell has in common with all that are changed together with it: without its caseload, and,
+    /// of running totals, without its period.
+    pub fn line_of(&self, cell: Cell) -> Cell {
+        let table = &self.tables[usize::from(cell.table())];
+        let kept = table.caseload.map_or(u32::MAX, |caseload| (1 << caseload.shift) - 1);
+        let period = match self.indicators[table.indicator].is_running {
+            true => cell.period().first_of_type(),
+            false => cell.period(),
+        };
+        Cell::new(cell.table(), period, cell.instance(), cell.dimensions() & kept)
     }
 }
 
