@@ -67,6 +67,7 @@ pub(super) fn step_two(schema: &Identifier, has_values: bool) -> String {
 /// searches, and the view of differences.
 ///
 /// The view names no dimension, because a pack may drop the column of one.
+/// A later step that adds a column to the values must make the view anew, or it would take that for a dimension.
 pub(super) fn beside_values(schema: &Identifier) -> String {
     let mut sql = String::new();
     let dimensions = dimensions("v");
