@@ -104,7 +104,7 @@ pub struct CellText<'a> {
     pub indicator: &'a str,
     /// Name of the instance, or `all`.
     pub instance: &'a str,
-    /// `month`, `quarter`, `half`, `year` or `now`.
+    /// As [`PeriodType::name`](crate::model::PeriodType::name) writes it.
     pub period_type: &'static str,
     /// First day of the period; none for `now`.
     pub period_start: Option<Day>,

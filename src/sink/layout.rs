@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::identifier::Identifier;
-use super::tables::{FIXED, VALUES, VALUES_HEAD, VALUES_TAIL};
+use super::tables::{FIXED, FROZEN_DIFFERENCES, LATER, VALUES, VALUES_HEAD, VALUES_TAIL};
 use crate::error::{Error, Result};
 use crate::indicator::{Catalog, ColumnType};
 
@@ -53,8 +53,9 @@ impl Layout {
     pub(super) fn new(schema: &Identifier, catalog: &Catalog) -> Result<Self> {
         let own = VALUES_HEAD.iter().chain(VALUES_TAIL).map(|column| column.0);
         let dimensions = columns(VALUES, own, &catalog.dimensions)?;
-        let mut tables: BTreeSet<&str> = FIXED.iter().map(|table| table.name).collect();
-        tables.extend([VALUES, "data_dictionary", "tonle_migrations"]);
+        let fixed = FIXED.iter().chain(LATER).map(|table| table.name);
+        let mut tables: BTreeSet<&str> = fixed.collect();
+        tables.extend([VALUES, FROZEN_DIFFERENCES, "data_dictionary", "tonle_migrations"]);
         let mut extracts = Vec::with_capacity(catalog.extracts.len());
         for extract in &catalog.extracts {
             if !tables.insert(&extract.table) {
@@ -80,7 +81,8 @@ impl Layout {
         })
     }
 
-    /// The columns of `indicator_values` that are written, with their types; not the generated one.
+    /// The columns of `indicator_values` that say what a cell holds, with their types: neither the generated one
+    /// nor its revision, epoch and moment.
     pub(super) fn value_columns(&self) -> Vec<(String, &'static str)> {
         let plain = |name: &str, sql_type| (format!("\"{name}\""), sql_type);
         let mut columns = vec![
@@ -92,6 +94,7 @@ impl Layout {
         ];
         columns.extend(self.dimensions.iter().map(|d| (d.name.to_string(), "text")));
         columns.extend([plain("numerator", "bigint"), plain("denominator", "bigint")]);
+        columns.extend([plain("median", "double precision"), plain("provisional", "boolean")]);
         columns
     }
 }

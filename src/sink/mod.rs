@@ -11,6 +11,7 @@ mod compare;
 mod connection;
 mod describe;
 mod encode;
+mod freeze;
 mod headline;
 mod identifier;
 mod layout;
@@ -20,6 +21,7 @@ mod request;
 mod rows;
 mod schema;
 mod statements;
+mod step_two;
 mod tables;
 mod write;
 
@@ -38,12 +40,15 @@ use self::statements::Statements;
 use self::write::{EpochWriter, Head};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{Catalog, Naming, OptionText};
-use crate::model::{Changes, Dictionary, Durable, Epoch, Instant, LocationTree, Logged, Reason};
+use crate::model::{
+    Changes, Day, Dictionary, Durable, Epoch, Instant, LocationTree, Logged, Reason,
+};
 
 pub use self::address::{Address, Protection};
 pub use self::check::{Check, MAJOR_VERSION_MAX, MAJOR_VERSION_MIN, check};
 pub use self::compare::Comparison;
 pub use self::describe::InstanceStatus;
+pub use self::freeze::{Frozen, freeze, frozen};
 pub use self::headline::{Headline, headlines};
 pub use self::reconcile::ReconcileCounts;
 
@@ -109,8 +114,12 @@ impl RowCounts {
 pub struct EpochMeta {
     /// When it was closed; the `updated_at` of its rows.
     pub at: Instant,
-    /// Why rows change.
+    /// Why rows change, where a change does not say it itself.
     pub reason: Reason,
+    /// The day of the last clock tick; figures of a period are provisional until the period ended before it.
+    pub today: Option<Day>,
+    /// Whether that tick is part of this epoch.
+    pub has_tick: bool,
 }
 
 /// The tables in Postgres.
@@ -364,15 +373,20 @@ impl Sink {
         let _ = self.client.batch_execute(&sql).await;
     }
 
-    /// Compares the tables with `complete` and changes nothing.
+    /// Compares the tables with `complete`, as of the clock tick `today`, and changes nothing.
     ///
     /// # Errors
     /// DataDiffers when the tables have the columns of another pack, else whatever Postgres answers.
-    pub async fn compare(&mut self, complete: &Changes, naming: &dyn Naming) -> Result<Comparison> {
+    pub async fn compare(
+        &mut self,
+        complete: &Changes,
+        today: Option<Day>,
+        naming: &dyn Naming,
+    ) -> Result<Comparison> {
         self.reconnect().await?;
         self.is_unsettled = true;
         let (client, layout, keys) = (&self.client, &self.layout, &self.keys);
-        let found = compare::compare(client, layout, keys, complete, naming).await;
+        let found = compare::compare(client, layout, keys, complete, today, naming).await;
         self.settle(found).await
     }
 

@@ -10,8 +10,9 @@ use tokio_postgres::{Client, GenericClient};
 use super::connection::failed;
 use super::identifier::{Identifier, literal};
 use super::layout::{ExtractLayout, Layout, sql_type};
+use super::step_two::{beside_values, step_two};
 use super::tables::{
-    ColumnDef, EPOCH, FIXED, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
+    ColumnDef, EPOCH, FIXED, TableDef, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
 };
 use crate::error::{Error, Result};
 use crate::indicator::ColumnType;
@@ -22,11 +23,14 @@ const MIGRATION_LOCK: i64 = 0x746f_6e6c_6500;
 /// Free space in each page of a table whose rows are updated in place, in percent of the page.
 const FILLFACTOR: u8 = 80;
 
-/// A versioned step; it makes the SQL for one schema.
-type Step = (i32, &'static str, fn(&Identifier) -> String);
+/// A versioned step; it makes the SQL for one schema, and is told whether the values of a pack are in it already.
+type Step = (i32, &'static str, fn(&Identifier, bool) -> String);
 
 /// Every step ever released, in order; a released step never changes.
-const STEPS: &[Step] = &[(1, "first tables", first_tables)];
+const STEPS: &[Step] = &[
+    (1, "first tables", first_tables),
+    (2, "medians, revisions, provisional and frozen figures", step_two),
+];
 
 /// Runs the steps that are missing, all in one transaction.
 ///
@@ -61,8 +65,10 @@ pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<
         )
         .advise("use the newer program, or another schema"));
     }
+    let values = Identifier::new(VALUES)?;
+    let has_values = !columns_of(&transaction, schema, &values).await?.is_empty();
     for (version, name, sql) in STEPS.iter().filter(|step| step.0 > done) {
-        let sql = sql(schema);
+        let sql = sql(schema, has_values);
         let noted =
             format!("INSERT INTO {schema}.tonle_migrations (version, name) VALUES ($1, $2)");
         transaction.batch_execute(&sql).await.map_err(&fail)?;
@@ -129,6 +135,7 @@ async fn values_table(
             ),
         );
         comments(sql, schema, &table, VALUES_COMMENT, VALUES_HEAD.iter().chain(VALUES_TAIL));
+        sql.push_str(&beside_values(schema));
     } else {
         let own = VALUES_HEAD.iter().chain(VALUES_TAIL).map(|column| column.0);
         let own: Vec<_> = own.collect();
@@ -231,17 +238,22 @@ async fn columns_of(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Step 1: the fixed tables, the check that aborts a transaction, and the data dictionary.
-fn first_tables(schema: &Identifier) -> String {
-    let mut sql = String::new();
-    for table in FIXED {
+/// Makes tables that are the same for every pack.
+pub(super) fn fixed_tables(sql: &mut String, schema: &Identifier, tables: &[TableDef]) {
+    for table in tables {
         let mut parts: Vec<_> = table.columns.iter().map(column_sql).collect();
         parts.extend(table.constraint.map(str::to_owned));
         let (name, parts) = (table.name, parts.join(", "));
-        put(&mut sql, format_args!("CREATE TABLE {schema}.{name} ({parts});"));
+        put(sql, format_args!("CREATE TABLE {schema}.{name} ({parts});"));
         let name = Identifier::new(table.name).expect("the name of a fixed table is short");
-        comments(&mut sql, schema, &name, table.comment, table.columns.iter());
+        comments(sql, schema, &name, table.comment, table.columns.iter());
     }
+}
+
+/// Step 1: the fixed tables, the check that aborts a transaction, and the data dictionary.
+fn first_tables(schema: &Identifier, _: bool) -> String {
+    let mut sql = String::new();
+    fixed_tables(&mut sql, schema, FIXED);
     put(
         &mut sql,
         format_args!(
@@ -297,7 +309,7 @@ fn data_dictionary(schema: &Identifier) -> String {
     )
 }
 
-fn column_sql((name, sql_type, _): &ColumnDef) -> String {
+pub(super) fn column_sql((name, sql_type, _): &ColumnDef) -> String {
     format!("\"{name}\" {sql_type}")
 }
 
@@ -328,7 +340,7 @@ fn comment_column(
     put(sql, format_args!("COMMENT ON COLUMN {schema}.{table}.{column} IS {comment};"));
 }
 
-fn put(sql: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn put(sql: &mut String, text: std::fmt::Arguments<'_>) {
     sql.write_fmt(text).expect("writing to a string never fails");
     sql.push('\n');
 }
