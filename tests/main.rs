@@ -16,3 +16,4 @@ mod sink;
 mod state;
 mod support;
 mod tidy;
+mod views;

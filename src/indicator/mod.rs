@@ -21,8 +21,8 @@ mod spelling;
 mod table;
 
 pub use catalog::{
-    Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
-    Value,
+    Catalog, CellText, Column, ColumnType, DimensionText, Extract, FrameworkCode, IndicatorText,
+    Labels, Naming, OptionText, Value,
 };
 pub use definition::*;
 pub use extract::CodedRow;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::indicator::dimension::{Dimension, Reading};
+use crate::indicator::dimension::{Dimension, FIRST, Reading};
 use crate::indicator::plan::PlacedAt;
 use crate::indicator::{
-    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionKind, Extract,
+    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionKind, DimensionText, Extract,
     IndicatorDefinition, IndicatorText, Labels, Naming, OptionText, Plan, Value,
 };
 use crate::model::Cell;
@@ -59,6 +59,7 @@ pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
             .iter()
             .map(|dimension| column_of(plan, dimension, "; `all` where not broken down by it"))
             .collect(),
+        dimension_texts: plan.dimensions.iter().map(|dimension| text_of(plan, dimension)).collect(),
         extracts: extracts_of(plan),
         indicators: definition
             .indicators
@@ -78,6 +79,11 @@ pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
                 .into(),
                 not_additive_over: not_additive(plan, definition, compiled.distinct),
                 pack: definition_pack(plan),
+                periods: compiled.periods.iter().map(|period| period.name().to_owned()).collect(),
+                tables: definition.tables.clone(),
+                has_denominator: compiled.is_share,
+                framework: Vec::new(),
+                direction: None,
             })
             .collect(),
         options: plan.dimensions.iter().flat_map(|dimension| options_of(plan, dimension)).collect(),
@@ -86,6 +92,14 @@ pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
 
 fn definition_pack(plan: &Plan) -> String {
     plan.definition().packs.join(", ")
+}
+
+fn text_of(plan: &Plan, dimension: &Dimension) -> DimensionText {
+    DimensionText {
+        name: dimension.name.clone(),
+        title: plan.definition().dimensions[&dimension.name].title.clone(),
+        is_place: dimension.is_location(),
+    }
 }
 
 fn column_of(plan: &Plan, dimension: &Dimension, suffix: &str) -> Column {
@@ -157,18 +171,22 @@ fn not_additive(plan: &Plan, definition: &IndicatorDefinition, distinct: bool) -
     names
 }
 
+/// The values of a dimension; of places only those that are none, the rest are in `locations`.
 fn options_of(plan: &Plan, dimension: &Dimension) -> Vec<OptionText> {
-    if dimension.is_location() {
-        return Vec::new();
-    }
     let labels = &plan.definition().dimensions[&dimension.name].labels;
-    (0..dimension.size)
+    let size = if dimension.is_location() { FIRST } else { dimension.size };
+    (0..size)
         .map(|ordinal| {
             let value = dimension.text(ordinal, &plan.places).to_owned();
+            let mut label = fixed_label(&value);
+            if let (Reading::Bands(_), FIRST..) = (&dimension.reading, ordinal) {
+                label.insert("en".to_owned(), value.clone());
+            }
+            label.extend(labels.get(&value).cloned().unwrap_or_default());
             OptionText {
                 dimension: dimension.name.clone(),
                 position: i32::try_from(ordinal).unwrap_or(i32::MAX),
-                label: labels.get(&value).cloned().unwrap_or_else(|| fixed_label(&value)),
+                label,
                 value,
             }
         })
@@ -177,12 +195,12 @@ fn options_of(plan: &Plan, dimension: &Dimension) -> Vec<OptionText> {
 
 /// The label of a value that means the same in every pack.
 fn fixed_label(value: &str) -> Labels {
-    let label = match value {
-        "not_recorded" => "Not recorded",
-        "unmapped" => "Other value",
-        "true" => "Yes",
-        "false" => "No",
+    let (en, km) = match value {
+        "not_recorded" => ("Not recorded", "មិនបានកត់ត្រា"),
+        "unmapped" => ("Other value", "តម្លៃផ្សេងទៀត"),
+        "true" => ("Yes", "បាទ/ចាស"),
+        "false" => ("No", "ទេ"),
         _ => return BTreeMap::new(),
     };
-    BTreeMap::from([("en".to_owned(), label.to_owned())])
+    [("en", en), ("km", km)].map(|(language, text)| (language.to_owned(), text.to_owned())).into()
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::identifier::Identifier;
-use super::tables::{FIXED, VALUES, VALUES_HEAD, VALUES_TAIL};
+use super::tables::{FIXED, LATER, VALUES, VALUES_HEAD, VALUES_TAIL};
+use super::wide::{WideView, wide_views};
 use crate::error::{Error, Result};
 use crate::indicator::{Catalog, ColumnType};
 
@@ -41,6 +42,7 @@ pub(super) struct Layout {
     pub(super) schema: Identifier,
     pub(super) dimensions: Vec<ColumnLayout>,
     pub(super) extracts: Vec<ExtractLayout>,
+    pub(super) views: Vec<WideView>,
     pub(super) pack: String,
     pub(super) fingerprint: u64,
 }
@@ -53,7 +55,8 @@ impl Layout {
     pub(super) fn new(schema: &Identifier, catalog: &Catalog) -> Result<Self> {
         let own = VALUES_HEAD.iter().chain(VALUES_TAIL).map(|column| column.0);
         let dimensions = columns(VALUES, own, &catalog.dimensions)?;
-        let mut tables: BTreeSet<&str> = FIXED.iter().map(|table| table.name).collect();
+        let fixed = FIXED.iter().chain(LATER);
+        let mut tables: BTreeSet<&str> = fixed.map(|table| table.name).collect();
         tables.extend([VALUES, "data_dictionary", "tonle_migrations"]);
         let mut extracts = Vec::with_capacity(catalog.extracts.len());
         for extract in &catalog.extracts {
@@ -73,6 +76,7 @@ impl Layout {
         }
         Ok(Self {
             schema: schema.clone(),
+            views: wide_views(schema, catalog, &tables)?,
             dimensions,
             extracts,
             pack: catalog.pack.clone(),

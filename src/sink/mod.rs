@@ -13,6 +13,7 @@ mod describe;
 mod encode;
 mod headline;
 mod identifier;
+mod labels;
 mod layout;
 mod owned;
 mod reconcile;
@@ -21,6 +22,8 @@ mod rows;
 mod schema;
 mod statements;
 mod tables;
+mod views;
+mod wide;
 mod write;
 
 use std::fmt;
@@ -29,6 +32,7 @@ use tokio_postgres::{Client, Statement};
 
 use self::cell_key::CellKeys;
 use self::connection::failed;
+use self::describe::Meaning;
 use self::encode::Uuid;
 use self::identifier::Identifier;
 use self::layout::Layout;
@@ -376,8 +380,8 @@ impl Sink {
         self.settle(found).await
     }
 
-    /// Fills `indicators`, `options` and `locations`, writing only rows that differ. `labels` are options of
-    /// the servers; those of the catalog go before them.
+    /// Fills `indicators`, `dimensions`, `options` and `locations`, writing only rows that differ. `labels` are
+    /// options of the servers; they fill the languages that the catalog lacks.
     ///
     /// # Errors
     /// Config when another run has taken over, else whatever Postgres answers.
@@ -390,8 +394,9 @@ impl Sink {
     ) -> Result<RowCounts> {
         self.reconnect().await?;
         let owned = self.owned.ok_or_else(|| Error::bug("rows are described before take_over"))?;
-        let (client, schema) = (&mut self.client, &self.schema);
-        describe::describe(client, schema, owned.run, catalog, places, dictionary, labels).await
+        let (is_followed, layout) = (self.follows_catalog(), &self.layout);
+        let meaning = Meaning { catalog, places, dictionary, labels };
+        describe::describe(&mut self.client, owned.run, layout, is_followed, &meaning).await
     }
 
     /// Inserts or updates the row of each instance in `sync_status`; returns how many were written, none when
