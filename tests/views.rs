@@ -294,7 +294,9 @@ async fn a_new_indicator_comes_at_the_right_end_and_breaks_nobody() {
     let before = world.query(made);
     world.change(&wider, &Plan).await.unwrap();
     assert_eq!(world.query(made), before);
-    world.change(&catalog(), &Plan).await.unwrap();
+    wider.fingerprint = 3;
+    wider.indicators[0].tables.pop();
+    world.change(&wider, &Plan).await.unwrap();
     assert_eq!(world.columns("v_district"), "");
     assert_eq!(world.columns("v_mine"), "one", "what tonle did not make stays");
     world.query("DROP OWNED BY reader; DROP ROLE reader");

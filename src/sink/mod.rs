@@ -294,7 +294,9 @@ impl Sink {
         if let Err(error) = self.settle(written).await {
             return self.committed_before(epoch, &owned, error).await;
         }
-        self.owned = Some(Owned { epoch, ..owned });
+        // The first epoch made the tables after `owned` was read.
+        let fingerprint = Some(self.layout.fingerprint);
+        self.owned = Some(Owned { epoch, fingerprint, ..owned });
         Ok((Durable::after_commit(epoch), counts))
     }
 

@@ -334,20 +334,18 @@ impl WideColumn {
 fn figures_of(indicator: &IndicatorText, name: &str) -> Vec<(String, &'static str, String)> {
     let english = |labels: &Labels| labels.get("en").or(labels.values().next()).cloned();
     let code = &indicator.code;
-    let mut what = english(&indicator.title).unwrap_or_else(|| code.clone());
-    if let Some(definition) = english(&indicator.definition) {
-        what = format!("{what}. {definition}");
-    }
+    let texts = [english(&indicator.title), english(&indicator.definition)];
+    let sentence = |text: &String| format!("{}. ", text.trim_end_matches('.'));
+    let what: String = texts.iter().flatten().map(sentence).collect();
     let published = indicator.periods.join(", ");
     let periods = format!("Published by {published}; empty for other periods");
     if !indicator.has_denominator {
-        let comment =
-            format!("{code}: {what} {periods}, and where nothing was counted, which is 0");
+        let comment = format!("{code}: {what}{periods}, and where nothing was counted, which is 0");
         return vec![(name.to_owned(), "value", comment)];
     }
     let nothing = "where there is nothing to divide by";
     vec![
-        (name.to_owned(), "value", format!("{code}: {what} {periods}, and {nothing}")),
+        (name.to_owned(), "value", format!("{code}: {what}{periods}, and {nothing}")),
         (format!("{name}_n"), "numerator", format!("{code}: the numerator of {name}")),
         (format!("{name}_d"), "denominator", format!("{code}: the denominator of {name}")),
     ]
