@@ -470,6 +470,7 @@ async fn descriptions_are_written_when_they_differ() {
         kind: "flow".into(),
         not_additive_over: vec!["district".into()],
         pack: "core".into(),
+        ..IndicatorText::default()
     };
     let option = |value: &str, label: &str| OptionText {
         dimension: "sex".into(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::identifier::Identifier;
-use super::tables::{FIXED, FROZEN_DIFFERENCES, LATER, VALUES, VALUES_HEAD, VALUES_TAIL};
+use super::tables::{FIXED, FROZEN_DIFFERENCES, LABELLED, LATER, VALUES, VALUES_HEAD, VALUES_TAIL};
+use super::wide::{WideView, wide_views};
 use crate::error::{Error, Result};
 use crate::indicator::{Catalog, ColumnType};
 
@@ -41,6 +42,7 @@ pub(super) struct Layout {
     pub(super) schema: Identifier,
     pub(super) dimensions: Vec<ColumnLayout>,
     pub(super) extracts: Vec<ExtractLayout>,
+    pub(super) views: Vec<WideView>,
     pub(super) pack: String,
     pub(super) fingerprint: u64,
 }
@@ -53,7 +55,7 @@ impl Layout {
     pub(super) fn new(schema: &Identifier, catalog: &Catalog) -> Result<Self> {
         let own = VALUES_HEAD.iter().chain(VALUES_TAIL).map(|column| column.0);
         let dimensions = columns(VALUES, own, &catalog.dimensions)?;
-        let fixed = FIXED.iter().chain(LATER).map(|table| table.name);
+        let fixed = FIXED.iter().chain(LATER).chain(LABELLED).map(|table| table.name);
         let mut tables: BTreeSet<&str> = fixed.collect();
         tables.extend([VALUES, FROZEN_DIFFERENCES, "data_dictionary", "tonle_migrations"]);
         let mut extracts = Vec::with_capacity(catalog.extracts.len());
@@ -74,6 +76,7 @@ impl Layout {
         }
         Ok(Self {
             schema: schema.clone(),
+            views: wide_views(schema, catalog, &tables)?,
             dimensions,
             extracts,
             pack: catalog.pack.clone(),

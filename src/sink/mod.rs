@@ -14,6 +14,7 @@ mod encode;
 mod freeze;
 mod headline;
 mod identifier;
+mod labels;
 mod layout;
 mod owned;
 mod reconcile;
@@ -23,6 +24,8 @@ mod schema;
 mod statements;
 mod step_two;
 mod tables;
+mod views;
+mod wide;
 mod write;
 
 use std::fmt;
@@ -31,6 +34,7 @@ use tokio_postgres::{Client, Statement};
 
 use self::cell_key::CellKeys;
 use self::connection::failed;
+use self::describe::Meaning;
 use self::encode::Uuid;
 use self::identifier::Identifier;
 use self::layout::Layout;
@@ -299,7 +303,9 @@ impl Sink {
         if let Err(error) = self.settle(written).await {
             return self.committed_before(epoch, &owned, error).await;
         }
-        self.owned = Some(Owned { epoch, ..owned });
+        // The first epoch made the tables after `owned` was read.
+        let fingerprint = Some(self.layout.fingerprint);
+        self.owned = Some(Owned { epoch, fingerprint, ..owned });
         Ok((Durable::after_commit(epoch), counts))
     }
 
@@ -390,8 +396,8 @@ impl Sink {
         self.settle(found).await
     }
 
-    /// Fills `indicators`, `options` and `locations`, writing only rows that differ. `labels` are options of
-    /// the servers; those of the catalog go before them.
+    /// Fills `indicators`, `dimensions`, `options` and `locations`, writing only rows that differ. `labels` are
+    /// options of the servers; they fill the languages that the catalog lacks.
     ///
     /// # Errors
     /// Config when another run has taken over, else whatever Postgres answers.
@@ -404,8 +410,9 @@ impl Sink {
     ) -> Result<RowCounts> {
         self.reconnect().await?;
         let owned = self.owned.ok_or_else(|| Error::bug("rows are described before take_over"))?;
-        let (client, schema) = (&mut self.client, &self.schema);
-        describe::describe(client, schema, owned.run, catalog, places, dictionary, labels).await
+        let (is_followed, layout) = (self.follows_catalog(), &self.layout);
+        let meaning = Meaning { catalog, places, dictionary, labels };
+        describe::describe(&mut self.client, owned.run, layout, is_followed, &meaning).await
     }
 
     /// Inserts or updates the row of each instance in `sync_status`; returns how many were written, none when

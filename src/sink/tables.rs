@@ -270,3 +270,54 @@ pub(super) const FIXED: &[TableDef] = &[
         constraint: None,
     },
 ];
+
+/// Tables that version 3 of the schema added.
+pub(super) const LABELLED: &[TableDef] = &[DIMENSIONS, MADE];
+
+/// What the dimensions are called; of schema version 3.
+pub(super) const DIMENSIONS: TableDef = TableDef {
+    name: "dimensions",
+    comment: "What figures can be broken down by: the dimension columns of indicator_values",
+    columns: &[
+        ("dimension", "text PRIMARY KEY", "Name of the dimension and of its column"),
+        ("title", "jsonb NOT NULL", "Title by language"),
+        (
+            "is_place",
+            "boolean NOT NULL",
+            "Whether its values are codes of the table locations; else see the table options",
+        ),
+    ],
+    constraint: None,
+};
+
+/// What a changed catalog may drop or replace; of schema version 3.
+pub(super) const MADE: TableDef = TableDef {
+    name: "tonle_made",
+    comment: "Internal: the wide views and the index that tonle made from the pack",
+    columns: &[
+        ("name", "text PRIMARY KEY", "Name of the view or index"),
+        ("fingerprint", "text NOT NULL", "Fingerprint of the statements that made it"),
+    ],
+    constraint: None,
+};
+
+/// Columns that schema version 3 added to `indicators`.
+pub(super) const INDICATORS_3: &[ColumnDef] = &[
+    (
+        "periods",
+        "text[] NOT NULL DEFAULT '{}'",
+        "Lengths of the periods it is published for, as in period_type",
+    ),
+    (
+        "breakdowns",
+        "text[] NOT NULL DEFAULT '{}'",
+        "The breakdowns it is published in: names of dimensions, total for none; wide views are called so",
+    ),
+    ("view_column", "text NOT NULL DEFAULT ''", "Name of its column in the wide views"),
+    (
+        "framework",
+        "jsonb NOT NULL DEFAULT '[]'",
+        "Its codes in sets of indicators of others: a list of set and code",
+    ),
+    ("direction", "text", "Which way is better, up or down; empty where neither is"),
+];
