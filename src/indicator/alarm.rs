@@ -34,7 +34,7 @@ impl Alarms {
         for indicator in &plan.indicators {
             for part in &indicator.parts {
                 let placed = plan.placings[part.placing].placed;
-                if let PlacedAt::Date(source, mature_after @ 1..) = placed {
+                if let PlacedAt::Date(source, Some(mature_after)) = placed {
                     alarms.note(source, part.subform, mature_after as i32);
                 }
                 if !placed.follows_clock() {

@@ -36,6 +36,9 @@ pub(super) struct Family {
 pub(super) struct FamilyPart {
     pub(super) dimension: usize,
     pub(super) shift: u32,
+    /// For a place: whether its finest cells tell it apart from what it is part of, because those are no sums: a
+    /// case with rows in two districts counts once in their province, and a share is of the same whole in each.
+    pub(super) is_apart: bool,
 }
 
 /// A published breakdown.
@@ -45,7 +48,7 @@ pub(super) struct Table {
     pub(super) parts: Vec<TablePart>,
     /// The caseload dimension, and where its ordinal goes.
     pub(super) caseload: Option<FamilyPart>,
-    /// Index into `parts` of its location dimension, which also adds up into what the place is part of.
+    /// Index into `parts` of the location dimension that also adds up into what the place is part of.
     location: Option<usize>,
 }
 
@@ -65,6 +68,14 @@ impl TablePart {
     }
 }
 
+/// What has to be known of an indicator to lay out its tables.
+#[derive(Clone, Copy)]
+struct Shape {
+    share: Option<usize>,
+    is_running: bool,
+    is_distinct: bool,
+}
+
 /// Lays out the families and tables of one indicator at the end of the plan's.
 pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinition) -> Result<()> {
     let distinct = indicator.is_distinct();
@@ -75,6 +86,7 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
     let share = indicator.share_over.as_ref().map(number);
     let is_running =
         indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
+    let shape = Shape { share, is_running, is_distinct: distinct };
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
@@ -87,11 +99,11 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
     for tables in groups.into_values() {
         let union: BTreeSet<_> = tables.iter().flatten().copied().collect();
         if bits(plan, &union) <= DIMENSION_BITS {
-            add_family(plan, code, &union, (share, is_running), &tables)?;
+            add_family(plan, code, &union, shape, &tables)?;
         } else {
             for table in tables {
                 let alone = table.iter().copied().collect();
-                add_family(plan, code, &alone, (share, is_running), &[table])?;
+                add_family(plan, code, &alone, shape, &[table])?;
             }
         }
     }
@@ -106,7 +118,7 @@ fn add_family(
     plan: &mut Plan,
     code: &str,
     union: &BTreeSet<usize>,
-    (share, is_running): (Option<usize>, bool),
+    Shape { share, is_running, is_distinct }: Shape,
     tables: &[Vec<usize>],
 ) -> Result<()> {
     let wanted = bits(plan, union);
@@ -125,8 +137,11 @@ fn add_family(
     let known =
         union.iter().filter(|index| plan.dimensions[**index].origin != OriginPlan::Caseload);
     for dimension in known {
-        parts.push(FamilyPart { dimension: *dimension, shift });
-        shift += plan.dimensions[*dimension].bits();
+        let place = &plan.dimensions[*dimension];
+        let apart = share == Some(*dimension) || is_distinct && place.of_row;
+        let is_apart = place.is_location() && apart;
+        parts.push(FamilyPart { dimension: *dimension, shift, is_apart });
+        shift += place.bits();
     }
     let start = plan.tables.len();
     for table in tables {
@@ -153,19 +168,23 @@ fn table_of(plan: &Plan, code: &str, parts: &[FamilyPart], table: &[usize]) -> R
     }
     let of_caseload = |index: &&usize| plan.dimensions[**index].origin == OriginPlan::Caseload;
     let mut caseloads = table.iter().filter(of_caseload);
-    let caseload = caseloads.next().map(|index| FamilyPart { dimension: *index, shift: to });
+    let caseload =
+        caseloads.next().map(|index| FamilyPart { dimension: *index, shift: to, is_apart: false });
     if caseloads.next().is_some() {
         let what = format!("a table of {code} has two caseload dimensions");
         return Err(too_large(&what, "declare a table for each"));
     }
     let is_location = |part: &TablePart| plan.dimensions[part.dimension].is_location();
+    let is_apart = |part: &TablePart| {
+        parts.iter().any(|known| known.dimension == part.dimension && known.is_apart)
+    };
     if placed.iter().filter(|part| is_location(part)).count() > 1 {
         let what = format!("a table of {code} has two location dimensions");
         return Err(too_large(&what, "declare a table for each"));
     }
     Ok(Table {
         indicator: plan.indicators.len(),
-        location: placed.iter().position(is_location),
+        location: placed.iter().position(|part| is_location(part) && !is_apart(part)),
         parts: placed,
         caseload,
     })
