@@ -74,10 +74,10 @@ pub(super) fn running_totals<'scope>(
         .as_collection()
 }
 
-/// What the periods of one type of a cell have in common: the cell in the first period of the type.
+/// What the periods of a cell that follow each other have in common: the cell in the first of them.
 fn line_of(cell: FineCell) -> FineCell {
     let coarse = cell.cell();
-    FineCell::new(coarse.in_period(coarse.period().first_of_type()), cell.detail())
+    FineCell::new(coarse.in_period(coarse.period().first_in_line()), cell.detail())
 }
 
 /// Which worker a line is summed up by.
