@@ -31,7 +31,7 @@ pub(super) fn running_totals<'scope>(
     steps
         .inner
         .unary_frontier::<CapacityContainerBuilder<Vec<Total>>, _, _, _>(
-            Exchange::new(|(cell, _, _): &(FineCell, Time, Measure)| shard(line_of(*cell).0)),
+            Exchange::new(|(cell, _, _): &(FineCell, Time, Measure)| shard(line_of(*cell))),
             "Running totals",
             |_, _| {
                 let mut lines: HashMap<FineCell, Steps, foldhash::fast::FixedState> =

@@ -159,6 +159,16 @@ impl fmt::Display for Path {
     }
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(path) => path.fmt(f),
+            Self::Value(name) => f.write_str(name),
+            Self::Caseload => f.write_str("caseload"),
+        }
+    }
+}
+
 /// How a value of a field becomes a value of a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DimensionKind {
@@ -428,7 +438,7 @@ impl Definition {
     }
 
     /// The subform whose rows an origin is read from; none for the case.
-    pub fn subform_of(&self, origin: &Origin) -> Option<&str> {
+    pub fn subform_of<'a>(&'a self, origin: &'a Origin) -> Option<&'a str> {
         match origin {
             Origin::Field(path) => path.subform.as_deref(),
             Origin::Value(name) => self.values.get(name)?.subform(),

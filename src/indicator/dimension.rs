@@ -121,7 +121,7 @@ impl Compiler<'_> {
 }
 
 /// Most agencies of a dimension that lists none; later ones are unmapped.
-pub(super) const AGENCIES_MAX: usize = 1_000;
+pub const AGENCIES_MAX: usize = 1_000;
 
 /// Notes the ordinal of a value under its code.
 fn note(ordinals: &mut Vec<u16>, code: Option<Code>, index: usize) {

@@ -402,14 +402,16 @@ fn join(placements: &mut Vec<Placement>) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use jiff::civil::{Date, date};
 
     use super::*;
     use crate::indicator::{Definition, InstanceDefinition, Naming, PackText};
-    use crate::model::{CaseBuilder, Code, Dictionary, Domain, LocationTree, RecordKey};
+    use crate::model::{
+        CaseBuilder, Code, Dictionary, Domain, LocationTree, PeriodType, RecordKey,
+    };
 
     /// A case of the core pack, by the names of its fields.
     struct Story {
@@ -479,21 +481,31 @@ mod tests {
         fn counts(&self, code: &str, period_type: PeriodType, today: Date) -> Vec<String> {
             let mut judgement = Judgement::default();
             self.plan.judge(&self.case(), Day::of(today).unwrap(), &mut judgement);
-            let mut starts = BTreeSet::new();
+            let mut starts = BTreeMap::new();
             for (finest, measure) in &judgement.contributions {
-                for cell in self.plan.roll_up(*finest) {
+                for cell in self.plan.roll_up(finest.cell()) {
                     let text = self.plan.cell(cell);
                     let is_total = text.dimensions.iter().all(|value| *value == "all");
-                    if text.indicator == code
-                        && is_total
-                        && cell.period().period_type() == period_type
-                    {
-                        assert_eq!(*measure, Measure::ONE);
-                        starts.extend(text.period_start.map(|day| day.date().to_string()));
+                    let is_asked = is_total && text.instance == "all" && text.indicator == code;
+                    if is_asked && cell.period().period_type() == period_type {
+                        *starts.entry(cell.period()).or_insert(0) += measure.numerator;
                     }
                 }
             }
-            starts.into_iter().collect()
+            let is_running = matches!(code, "CM-02" | "CM-03");
+            let mut counted = Vec::new();
+            let Some((first, _)) = starts.first_key_value() else { return counted };
+            let (mut period, mut total) = (*first, 0);
+            while period <= *starts.last_key_value().unwrap().0 {
+                let step = starts.get(&period).copied().unwrap_or(0);
+                total = if is_running { total + step } else { step };
+                assert!((0..=1).contains(&total), "one case counts once");
+                if total == 1 {
+                    counted.push(period.start().unwrap().date().to_string());
+                }
+                period = period.next();
+            }
+            counted
         }
     }
 

@@ -34,6 +34,7 @@ pub use catalog::{
     Value,
 };
 pub use definition::*;
+pub use dimension::AGENCIES_MAX;
 pub use extract::CodedRow;
 pub use instance::InstanceDefinition;
 pub use judge::Judgement;
