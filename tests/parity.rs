@@ -2,7 +2,6 @@
 //! managed reports, cell by cell.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -12,16 +11,16 @@ use crate::support::replay::{recorded, recording, text};
 /// A table by sex and age: how many.
 type Cells = BTreeMap<(String, String), i64>;
 
-/// One program with the recorded cases, for all comparisons.
-static LOADED: LazyLock<Program> = LazyLock::new(|| {
-    let mut program = Program::new().with("packs = [\"primero-parity\"]").with_instance_zone("UTC");
+/// A program that has read the recorded cases with the pack.
+fn loaded() -> Program {
+    let mut program = Program::new().with("packs = [\"primero-parity\"]");
     let places = program.path("places.json");
     std::fs::write(&places, recorded("locations-hierarchy")["body"].to_string()).unwrap();
     program.set_files("xx", &[&recording("cases.ndjson")], Some(&places));
     program.once(0);
     program.assert_true_to_state();
     program
-});
+}
 
 /// What Primero's report says: by group if it has groups, by sex and age.
 fn reported(name: &str) -> Vec<(Option<String>, Cells)> {
@@ -61,14 +60,14 @@ fn cells_of(lines: &[Value]) -> Cells {
 }
 
 /// What our tables say: the finest cells that fulfil `condition`, summed up by sex and age as Primero does.
-fn ours(indicator: &str, condition: &str) -> Cells {
+fn ours(program: &Program, indicator: &str, condition: &str) -> Cells {
     let sql = format!(
         "SELECT sex, age, sum(numerator) FROM tonle.indicator_values
           WHERE indicator = '{indicator}' AND instance = 'xx' AND sex <> 'all' AND age <> 'all'
             AND {condition} GROUP BY 1, 2"
     );
     let mut cells = Cells::new();
-    for line in LOADED.query(&sql).lines() {
+    for line in program.query(&sql).lines() {
         let [sex, age, count]: [&str; 3] = line.split('|').collect::<Vec<_>>().try_into().unwrap();
         let count: i64 = count.parse().unwrap();
         for key in [(sex, age), (sex, "all"), ("all", age), ("all", "all")] {
@@ -97,28 +96,28 @@ fn only(named: &str) -> String {
 }
 
 #[track_caller]
-fn check(report: &str, indicator: &str, named: &str) {
+fn check(program: &Program, report: &str, indicator: &str, named: &str) {
     let reported = reported(report);
     let [(None, reported)] = reported.as_slice() else { panic!("{report} has groups") };
     assert!(reported.len() > 5, "{report} says something: {reported:?}");
-    assert_eq!(ours(indicator, &only(named)), *reported, "{report}");
+    assert_eq!(ours(program, indicator, &only(named)), *reported, "{report}");
 }
 
 /// The same of the periods that begin in a range.
 #[track_caller]
-fn check_range(report: &str, indicator: &str, (from, to): (&str, &str)) {
+fn check_range(program: &Program, report: &str, indicator: &str, (from, to): (&str, &str)) {
     let within = format!(
         "{} AND period_type = 'month' AND period_start BETWEEN '{from}' AND '{to}'",
         only("")
     );
     let reported = reported(report);
     let [(None, reported)] = reported.as_slice() else { panic!("{report} has groups") };
-    assert_eq!(ours(indicator, &within), *reported, "{report}");
+    assert_eq!(ours(program, indicator, &within), *reported, "{report}");
 }
 
 /// The same of single periods.
 #[track_caller]
-fn check_groups(report: &str, indicator: &str, period_type: &str) {
+fn check_groups(program: &Program, report: &str, indicator: &str, period_type: &str) {
     let groups = reported(report);
     assert!(groups.len() > 1, "{report} has groups");
     for (group, reported) in groups {
@@ -131,42 +130,32 @@ fn check_groups(report: &str, indicator: &str, period_type: &str) {
         };
         let within =
             format!("{} AND period_type = '{period_type}' AND period_start = '{start}'", only(""));
-        assert_eq!(ours(indicator, &within), reported, "{report} {group}");
+        assert_eq!(ours(program, indicator, &within), reported, "{report} {group}");
     }
 }
 
 #[test]
-fn reports_without_a_period_are_equal_cell_by_cell() {
-    check("workflow", "MR-workflow.disabled", "");
-    check("workflow-closed", "MR-workflow.disabled", "status = 'closed'");
-    check("workflow-one-state", "MR-workflow.disabled", "workflow = 'reopened'");
-    check("protection-concerns", "MR-concerns.disabled", "");
-    check("concerns-one", "MR-concerns.disabled", "protection_concern = 'caafag'");
-    check("reporting-locations", "MR-locations.disabled", "");
-    check("followups", "MR-followups.disabled", "");
-    check("services", "MR-services.disabled", "");
-}
+fn the_reports_of_a_real_primero_are_equal_cell_by_cell() {
+    let program = &loaded();
+    check(program, "workflow", "MR-workflow.disabled", "");
+    check(program, "workflow-closed", "MR-workflow.disabled", "status = 'closed'");
+    check(program, "workflow-one-state", "MR-workflow.disabled", "workflow = 'reopened'");
+    check(program, "protection-concerns", "MR-concerns.disabled", "");
+    check(program, "concerns-one", "MR-concerns.disabled", "protection_concern = 'caafag'");
+    check(program, "reporting-locations", "MR-locations.disabled", "");
+    check(program, "followups", "MR-followups.disabled", "");
+    check(program, "services", "MR-services.disabled", "");
 
-#[test]
-fn reports_of_a_period_are_equal_cell_by_cell() {
-    let half = ("2026-01-01", "2026-06-30");
-    check_range("workflow-range", "MR-workflow-dated.disabled", ("2026-01-01", "2026-03-31"));
-    check_range("followups-range", "MR-followups-dated.disabled", half);
-    check_range("services-range", "MR-services-dated.disabled", half);
-    check_groups("workflow-by-month", "MR-workflow-dated.disabled", "month");
-    check_groups("workflow-by-quarter", "MR-workflow-dated.disabled", "quarter");
-    check_groups("followups-by-month", "MR-followups-dated.disabled", "month");
-}
+    let (quarter, half) = (("2026-01-01", "2026-03-31"), ("2026-01-01", "2026-06-30"));
+    check_range(program, "workflow-range", "MR-workflow-dated.disabled", quarter);
+    check_range(program, "followups-range", "MR-followups-dated.disabled", half);
+    check_range(program, "services-range", "MR-services-dated.disabled", half);
+    check_groups(program, "workflow-by-month", "MR-workflow-dated.disabled", "month");
+    check_groups(program, "workflow-by-quarter", "MR-workflow-dated.disabled", "quarter");
+    check_groups(program, "followups-by-month", "MR-followups-dated.disabled", "month");
 
-#[test]
-fn without_the_disabled_cases_ten_are_missing() {
-    let total = |code: &str| ours(code, &only(""))[&("all".to_owned(), "all".to_owned())];
+    // Ten of the recorded cases are disabled: later versions leave them out.
+    let total = |code: &str| ours(program, code, &only(""))[&("all".to_owned(), "all".to_owned())];
     assert_eq!(total("MR-workflow.disabled"), 317);
     assert_eq!(total("MR-workflow"), 307);
-    let places = "SELECT sum(numerator) FROM tonle.indicator_values
-        WHERE indicator = 'MR-locations' AND instance = 'xx' AND reporting_location = 'XX01'";
-    let north = "SELECT sum(numerator) FROM tonle.indicator_values
-        WHERE indicator = 'MR-locations' AND instance = 'xx'
-          AND reporting_location IN ('XX0101', 'XX0102')";
-    assert_eq!(LOADED.query(places), LOADED.query(north), "a place holds what is in it");
 }
