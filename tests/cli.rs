@@ -38,7 +38,7 @@ fn line_of(program: &Program, file: &str, word: &str) -> usize {
 #[test]
 fn help_names_every_command_and_exit_code() {
     let help = bare(&["--help"]);
-    let commands = ["demo", "run", "check", "verify", "sim"];
+    let commands = ["demo", "run", "check", "verify", "freeze", "sim"];
     expect(
         &help,
         0,
@@ -126,6 +126,7 @@ fn a_wrong_configuration_is_named_by_file_line_and_key() {
         expect(&program.end(&["check"]), 2, &[&["tonle.toml line "], words].concat());
     };
     odd("page_size = 0", &["kampot", "page_size"]);
+    odd("fiscal_year_starts = 13", &["kampot", "fiscal_year_starts", "1 to 12"]);
     odd("pasword_file = \"x\"", &["nearest is \"password_file\""]);
     odd(
         "mappings.sez = { f = \"female\" }",
@@ -168,7 +169,7 @@ fn verify_names_the_cell_that_was_changed_by_hand() {
     program.once(0);
     expect(&program.verify(), 0, &["80 records", "equal"]);
     let cell = "indicator = '4.11a-seed' AND instance = 'kampot' AND sex = 'female'
-                AND age_group = '6-11'";
+                AND age_now = '6-11'";
     let changed = program.query(&format!(
         "UPDATE tonle.indicator_values SET numerator = numerator + 1 WHERE {cell} RETURNING indicator"
     ));

@@ -21,6 +21,7 @@ fn a_few_cases_are_counted_as_by_hand() {
     let (girl, boy, double) = (id_of(1), id_of(2), id_of(3));
     let case = |sex: &str, age: u8, registered: &str, status: &str| {
         json!({ "module_id": "primeromodule-cp", "sex": sex, "age": age, "status": status,
+                "date_of_birth": null,
                 "registration_date": registered })
     };
     takeo.patch(&girl, case("female", 9, "2016-02-10", "open")).unwrap();
@@ -33,7 +34,8 @@ fn a_few_cases_are_counted_as_by_hand() {
         program.query(
             "SELECT instance, period_type, period_start, sex, age_group, numerator
                FROM tonle.indicator_values WHERE indicator = 'CM-01' AND province = 'all'
-                AND district = 'all' AND instance = 'takeo' AND period_type <> 'quarter'
+                AND district = 'all' AND agency = 'all' AND instance = 'takeo'
+                AND period_type <> 'quarter'
               ORDER BY period_type, period_start, sex, age_group",
         )
     };
@@ -44,7 +46,7 @@ fn a_few_cases_are_counted_as_by_hand() {
                 takeo|year|2016-01-01|female|6-11|1\n\
                 takeo|year|2016-01-01|male|12-17|1";
     assert_eq!(registered(&program), both);
-    let rows = "SELECT sex, age_group, registered_month FROM tonle.cases ORDER BY 1";
+    let rows = "SELECT sex, age_now, registered_month FROM tonle.cases ORDER BY 1";
     assert_eq!(program.query(rows), "female|6-11|2016-02-01\nmale|12-17|2016-02-01");
 
     takeo.patch(&girl, json!({"record_state": false})).unwrap();
@@ -61,7 +63,8 @@ fn a_few_cases_are_counted_as_by_hand() {
     assert_eq!(registered(&program), both);
     let story = "SELECT old_numerator, new_numerator FROM tonle.changes JOIN tonle.indicator_values
         USING (cell) WHERE changes.indicator = 'CM-01' AND period_type = 'month' AND sex = 'all'
-        AND age_group = 'all' AND district = 'all' AND province = 'all' AND instance = 'all'
+        AND age_group = 'all' AND district = 'all' AND province = 'all' AND agency = 'all'
+        AND instance = 'all'
         ORDER BY changes.epoch";
     assert_eq!(program.query(story), "|2\n2|1\n1|2");
     assert_eq!(program.stop(), 0, "{}", program.log());
@@ -90,6 +93,29 @@ fn live_edits_of_several_servers_arrive_and_every_change_is_told() {
     // The servers say what their options are called.
     let label = "SELECT label->>'en' FROM tonle.options WHERE value = 'food_service'";
     assert_eq!(program.query(label), "Food service");
+    assert_wide_as_long(&program);
+}
+
+/// The wide views of the shipped packs hold the figures of the long table, with labels.
+fn assert_wide_as_long(program: &Program) {
+    let differing = "SELECT count(*) FROM (
+        SELECT instance, period_type, period_start, province, sex, value FROM tonle.indicator_values
+         WHERE indicator = 'CM-01' AND province <> 'all' AND sex <> 'all') l
+        FULL JOIN (SELECT * FROM tonle.v_province_sex WHERE cm_01 IS NOT NULL) w
+          ON (l.instance, l.period_type, l.period_start, l.province, l.sex)
+           = (w.instance, w.period_type, w.period_start, w.province, w.sex)
+        WHERE l.value IS DISTINCT FROM w.cm_01";
+    assert_eq!(program.query(differing), "0");
+    let figures =
+        "SELECT count(cm_01) > 50, bool_and(sex_label IN ('Female', 'Male', 'Not recorded',
+        'Other value')), count(DISTINCT province_kind) FROM tonle.v_province_sex";
+    assert_eq!(program.query(figures), "t|t|2", "provinces and the country");
+    assert_eq!(
+        program.query("SELECT label->>'km' FROM tonle.options WHERE value = 'female'"),
+        "ស្រី"
+    );
+    let silent = "SELECT count(*) FROM tonle.data_dictionary WHERE coalesce(meaning, '') = ''";
+    assert_eq!(program.query(silent), "0");
 }
 
 #[test]

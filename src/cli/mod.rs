@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod freeze;
 mod run;
 mod sim;
 mod verify;
@@ -39,6 +40,8 @@ enum Command {
     ///
     /// Ends with 0 when they are equal, with 65 when they differ.
     Verify(ConfigArgs),
+    /// Store the published figures of a period once, and list what is stored.
+    Freeze(freeze::Args),
     /// Serve invented cases as a Primero would, or write them to files.
     Sim(sim::Args),
 }
@@ -74,6 +77,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Freeze(args) => freeze::run(&args),
         Command::Sim(args) => sim::run(args),
     }
 }

@@ -28,9 +28,8 @@ impl Meaning {
 }
 
 /// Names of the concepts that packs declare.
-fn concepts_of(_: &Definition) -> impl Iterator<Item = &str> {
-    // No pack can declare one yet, so none may be named.
-    std::iter::empty()
+fn concepts_of(packs: &Definition) -> impl Iterator<Item = &str> {
+    packs.concepts.keys().map(String::as_str)
 }
 
 impl Checker<'_> {

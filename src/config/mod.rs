@@ -126,7 +126,10 @@ impl Config {
     /// What the packs do not say of each instance, in order.
     pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
         let definition = |instance: &source::Settings| {
-            let mut definition = InstanceDefinition::plain(&instance.name);
+            let mut definition = InstanceDefinition {
+                fiscal_year_start: instance.fiscal_year_start,
+                ..InstanceDefinition::plain(&instance.name)
+            };
             if let Some(meaning) = self.meanings.get(&definition.published_as) {
                 meaning.put(&mut definition);
             }

@@ -42,10 +42,11 @@ impl Pipeline<'_> {
         watch: Stopwatch,
     ) -> Result<bool> {
         let reason = meta.reason(changes);
+        let epoch_meta = meta.epoch_meta(reason, self.standing.today());
         let mut patience = Patience::new();
         let (durable, rows) = loop {
             let plan = &*self.plan;
-            match self.sink.write(logged, meta.epoch_meta(reason), changes, plan).await {
+            match self.sink.write(logged, epoch_meta, changes, plan).await {
                 Ok(written) => break written,
                 Err(error) if error.kind() == Kind::DataDiffers => {
                     let debt = Debt::reconcile(error.to_string());
@@ -76,10 +77,11 @@ impl Pipeline<'_> {
         // Nothing changed for those who read tables that were empty, and a debt may be more than its occasion.
         let known = self.owed.as_ref().unwrap_or(debt).reason;
         let reason = first.unwrap_or(if self.committed.0 == 0 { Reason::Reconcile } else { known });
+        let meta = meta.epoch_meta(reason, self.standing.today());
         let mut patience = Patience::new();
         let (durable, counts) = loop {
             let plan = &*self.plan;
-            match self.sink.reconcile(logged, meta.epoch_meta(reason), complete, plan).await {
+            match self.sink.reconcile(logged, meta, complete, plan).await {
                 Ok(written) => break written,
                 Err(error) => {
                     if !self.wait_for_postgres(error, &mut patience).await? {

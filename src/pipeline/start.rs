@@ -239,7 +239,8 @@ fn changed(follow: Fingerprint, plan: &Plan) -> Option<Debt> {
     let why = match reason {
         Reason::PackChange => "a pack changed",
         Reason::MappingChange => "the instances or what their option ids mean changed",
-        _ => "the places changed",
+        Reason::LocationChange => "the places changed",
+        _ => "agencies were met for the first time",
     };
     Some(Debt { why: why.to_owned(), reason })
 }

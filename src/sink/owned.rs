@@ -23,10 +23,12 @@ pub(super) struct Owned {
 
 /// The part of an update of that row that says what the rows follow from now on.
 pub(super) fn following(layout: &Layout) -> String {
-    let Fingerprint { packs, instances, places } = layout.fingerprint;
-    let [packs, instances, places] = [packs, instances, places].map(u64::cast_signed);
+    let Fingerprint { packs, instances, places, agencies } = layout.fingerprint;
+    let [packs, instances, places, agencies] =
+        [packs, instances, places, agencies].map(u64::cast_signed);
     format!(
-        "fingerprint = {packs}, instances_fingerprint = {instances}, places_fingerprint = {places}"
+        "fingerprint = {packs}, instances_fingerprint = {instances}, places_fingerprint = {places},
+         agencies_fingerprint = {agencies}"
     )
 }
 
@@ -34,7 +36,7 @@ pub(super) fn following(layout: &Layout) -> String {
 pub(super) async fn read_pipeline(client: &Client, schema: &Identifier) -> Result<Option<Owned>> {
     let sql = format!(
         "SELECT epoch, uuid_send(run_id), fingerprint, coalesce(instances_fingerprint, 0),
-                coalesce(places_fingerprint, 0) FROM {schema}.tonle_pipeline"
+                coalesce(places_fingerprint, 0), coalesce(agencies_fingerprint, 0) FROM {schema}.tonle_pipeline"
     );
     let row = client.query_opt(&sql, &[]).await.map_err(failed("reading the position"))?;
     let Some(row) = row else { return Ok(None) };
@@ -44,6 +46,7 @@ pub(super) async fn read_pipeline(client: &Client, schema: &Identifier) -> Resul
         packs: packs.cast_unsigned(),
         instances: number(3),
         places: number(4),
+        agencies: number(5),
     });
     let run = run.try_into().map_err(|_| Error::bug("a run id is not 16 bytes"))?;
     Ok(Some(Owned {
