@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tonle::sim::{Fault, Sim, generator};
 
-use super::packs::{DISPLACED, FIELD, INDICATOR};
+use super::packs::{FIELD, INDICATOR, OF_NATIONALITIES};
 use super::restart::loaded;
 use super::{Editor, assert_changes_are_a_chain, recent, undisturbed};
 use crate::support::program::{Program, assert_same_tables};
@@ -32,7 +32,10 @@ fn a_pack_changes_under_live_edits() {
 fn a_mapping_changes_under_live_edits() {
     let (program, sims) = loaded();
     let swap = "mappings.sex = { male = \"female\", female = \"male\" }";
-    change(program, &sims, "mapping change", |p| p.server_with("kampot", &sims[0], swap));
+    let program =
+        change(program, &sims, "mapping change", |p| p.server_with("kampot", &sims[0], swap));
+    let touched = "SELECT count(*) > 0 FROM tonle.changes WHERE reason = 'mapping change'";
+    assert_eq!(program.query(touched), "t");
 }
 
 #[test]
@@ -126,12 +129,11 @@ fn a_new_field_is_read_beside_the_service() {
     sims[0].faults().at_rate("/api/v2/cases", 1_000, Fault::SlowBody(SLOW), 7);
     for _ in 0..2 {
         program.start();
-        program.wait_until("kampot is read again", |program| {
-            program.query(BACKFILL) == "displacement_status"
-        });
+        program
+            .wait_until("kampot is read again", |program| program.query(BACKFILL) == "nationality");
         sims[0].edit(3).unwrap();
         program.wait_for("kampot", &sims[0]); // which needs only what changed
-        assert_eq!(program.query(BACKFILL), "displacement_status");
+        assert_eq!(program.query(BACKFILL), "nationality");
         program.kill();
     }
     sims[0].faults().clear();
@@ -141,7 +143,7 @@ fn a_new_field_is_read_beside_the_service() {
     });
     assert_eq!(program.stop(), 0);
     program.assert_true_to_state();
-    assert_ne!(program.query(DISPLACED), "0");
+    assert_ne!(program.query(OF_NATIONALITIES), "0");
     assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
     assert_changes_are_a_chain(&program);
     let read_again = format!(
@@ -165,7 +167,7 @@ fn files_that_are_read_again_do_not_bring_older_versions_back() {
     let before = program.query(EPOCH);
     let program = recent(program, Some(FIELD));
     program.once(0);
-    assert_ne!(program.query(DISPLACED), "0");
+    assert_ne!(program.query(OF_NATIONALITIES), "0");
     program.assert_true_to_state();
     assert_changes_are_a_chain(&program);
     let changed =
