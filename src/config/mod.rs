@@ -119,7 +119,11 @@ impl Config {
 
     /// What the packs do not say of each instance, in order.
     pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
-        self.instances.iter().map(|instance| InstanceDefinition::plain(&instance.name)).collect()
+        let definition = |instance: &source::Settings| InstanceDefinition {
+            fiscal_year_start: instance.fiscal_year_start,
+            ..InstanceDefinition::plain(&instance.name)
+        };
+        self.instances.iter().map(definition).collect()
     }
 
     /// The names of the instances, in order.

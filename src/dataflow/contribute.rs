@@ -1,5 +1,6 @@
 //! From versions of a case to signed differences: of what it contributes, and of its anonymized rows.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::consolidation::consolidate;
@@ -10,6 +11,7 @@ use timely::dataflow::operators::Operator;
 
 use crate::dataflow::graph::Time;
 use crate::dataflow::upsert::{Dated, Version};
+use crate::dataflow::worker::Outbox;
 use crate::indicator::{CodedRow, Judgement, Plan};
 use crate::model::{FineCell, Measure};
 
@@ -18,8 +20,9 @@ use crate::model::{FineCell, Measure};
 pub(super) fn contributions<'scope>(
     versions: Stream<'scope, Time, Vec<Version>>,
     plan: &Arc<Plan>,
+    outbox: &Rc<Outbox>,
 ) -> Stream<'scope, Time, Vec<(FineCell, Time, Measure)>> {
-    let plan = Arc::clone(plan);
+    let (plan, outbox) = (Arc::clone(plan), Rc::clone(outbox));
     versions.unary::<CapacityContainerBuilder<Vec<(FineCell, Time, Measure)>>, _, _, _>(
         Pipeline,
         "Contributions",
@@ -31,6 +34,8 @@ pub(super) fn contributions<'scope>(
                     let mut session = output.session(&capability);
                     for version in versions.drain(..) {
                         judge_both(&plan, &version, &mut judgement);
+                        let changed = judgement.contributions.iter().map(|(fine, _)| fine.cell());
+                        outbox.note(&plan, &version, changed);
                         for (cell, measure) in judgement.contributions.drain(..) {
                             session.give((cell, time, measure));
                         }

@@ -46,7 +46,7 @@ pub(super) fn build(
     let done = ProbeHandle::new();
     worker.dataflow::<Time, _, _>(|scope| {
         let versions = versions(input.to_stream(scope), plan, records);
-        let contributions = contributions(versions.clone(), plan).as_collection();
+        let contributions = contributions(versions.clone(), plan, outbox).as_collection();
         let rolled_up = |is_running| rolled_up(contributions.clone(), plan, is_running);
 
         let counted = counted(rolled_up(false));

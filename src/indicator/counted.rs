@@ -51,6 +51,7 @@ impl Resolver<'_> {
             definition: raw.definition.clone(),
             framework: raw.framework.clone(),
             direction: self.direction(&key, place, raw.direction.as_ref())?,
+            written: Written(self.raw.place(place)),
             parts: self.parts(&key, place, raw)?,
             is_union,
             summary: None,

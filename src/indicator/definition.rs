@@ -295,6 +295,8 @@ pub struct IndicatorDefinition {
     pub framework: Vec<Framework>,
     /// `up` or `down`: which way is better, if that can be said.
     pub direction: Option<String>,
+    /// Where it is declared.
+    pub written: Written,
     /// What is counted: one part, the two sides of a ratio, or the alternatives of `any_of`.
     pub parts: Vec<Part>,
     /// Whether a case counts once in a cell however many parts it fulfils.
@@ -307,6 +309,16 @@ pub struct IndicatorDefinition {
     pub tables: Vec<Vec<String>>,
     /// The dimension over whose values the denominator is summed, for a share.
     pub share_over: Option<String>,
+}
+
+/// Where a declaration stands: file and line, for errors. What a pack means does not depend on it.
+#[derive(Clone, Default)]
+pub struct Written(pub String);
+
+impl fmt::Debug for Written {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
 }
 
 /// A code under which a framework asks for an indicator.

@@ -30,8 +30,8 @@ mod table;
 mod value;
 
 pub use catalog::{
-    Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
-    Value,
+    Catalog, CellText, Column, ColumnType, DimensionText, Extract, IndicatorText, Labels, Naming,
+    OptionText, Value,
 };
 pub use definition::*;
 pub use dimension::AGENCIES_MAX;

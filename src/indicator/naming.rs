@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::indicator::dimension::{Dimension, Reading};
+use crate::indicator::dimension::{Dimension, FIRST, Reading};
 use crate::indicator::{
-    Catalog, CellText, Column, ColumnDefinition, ColumnType, Extract, IndicatorDefinition,
-    IndicatorText, Labels, Naming, OptionText, Part, Placed, Plan, Role, Summary, Value,
+    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionText, Extract,
+    IndicatorDefinition, IndicatorText, Labels, Naming, OptionText, Part, Placed, Plan, Role,
+    Summary, Value,
 };
-use crate::model::Cell;
+use crate::model::{Cell, PeriodType};
 
 /// What a dimension holds in a table that is not broken down by it.
 pub const ALL: &str = "all";
@@ -63,6 +64,7 @@ pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
             .iter()
             .map(|dimension| column_of(plan, dimension, "; `all` where not broken down by it"))
             .collect(),
+        dimension_texts: plan.dimensions.iter().map(|dimension| text_of(plan, dimension)).collect(),
         extracts: extracts_of(plan),
         indicators: definition
             .indicators
@@ -75,6 +77,11 @@ pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
                 kind: kind_of(definition).into(),
                 not_additive_over: not_additive(plan, definition),
                 pack: definition_pack(plan),
+                periods: periods_of(definition),
+                tables: definition.tables.clone(),
+                has_denominator: definition.has_denominator(),
+                framework: definition.framework.clone(),
+                direction: definition.direction.clone(),
             })
             .collect(),
         options: plan.dimensions.iter().flat_map(|dimension| options_of(plan, dimension)).collect(),
@@ -83,6 +90,14 @@ pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
 
 fn definition_pack(plan: &Plan) -> String {
     plan.definition().packs.join(", ")
+}
+
+fn text_of(plan: &Plan, dimension: &Dimension) -> DimensionText {
+    DimensionText {
+        name: dimension.name.clone(),
+        title: plan.definition().dimensions[&dimension.name].title.clone(),
+        is_place: dimension.is_location(),
+    }
 }
 
 fn column_of(plan: &Plan, dimension: &Dimension, suffix: &str) -> Column {
@@ -137,6 +152,14 @@ fn extracts_of(plan: &Plan) -> Vec<Extract> {
     extracts
 }
 
+/// The names of the periods; that of now where there are none.
+fn periods_of(definition: &IndicatorDefinition) -> Vec<String> {
+    match definition.periods.as_slice() {
+        [] => vec![PeriodType::Now.name().to_owned()],
+        periods => periods.iter().map(|period| period.name().to_owned()).collect(),
+    }
+}
+
 fn unit_of(definition: &IndicatorDefinition) -> &'static str {
     match &definition.summary {
         Some(Summary::Mean(_) | Summary::Median(_)) => "days",
@@ -183,18 +206,22 @@ fn not_additive(plan: &Plan, definition: &IndicatorDefinition) -> Vec<String> {
     names
 }
 
+/// The values of a dimension; of places only those that are none, the rest are in `locations`.
 fn options_of(plan: &Plan, dimension: &Dimension) -> Vec<OptionText> {
-    if dimension.is_location() {
-        return Vec::new();
-    }
     let labels = &plan.definition().dimensions[&dimension.name].labels;
-    (0..dimension.size)
+    let size = if dimension.is_location() { FIRST } else { dimension.size };
+    (0..size)
         .map(|ordinal| {
             let value = dimension.text(ordinal, &plan.places).to_owned();
+            let mut label = fixed_label(&value);
+            if let (Reading::Bands(_), FIRST..) = (&dimension.reading, ordinal) {
+                label.insert("en".to_owned(), value.clone());
+            }
+            label.extend(labels.get(&value).cloned().unwrap_or_default());
             OptionText {
                 dimension: dimension.name.clone(),
                 position: i32::try_from(ordinal).unwrap_or(i32::MAX),
-                label: labels.get(&value).cloned().unwrap_or_else(|| fixed_label(&value)),
+                label,
                 value,
             }
         })
@@ -203,12 +230,12 @@ fn options_of(plan: &Plan, dimension: &Dimension) -> Vec<OptionText> {
 
 /// The label of a value that means the same in every pack.
 fn fixed_label(value: &str) -> Labels {
-    let label = match value {
-        "not_recorded" => "Not recorded",
-        "unmapped" => "Other value",
-        "true" => "Yes",
-        "false" => "No",
+    let (en, km) = match value {
+        "not_recorded" => ("Not recorded", "មិនបានកត់ត្រា"),
+        "unmapped" => ("Other value", "តម្លៃផ្សេងទៀត"),
+        "true" => ("Yes", "បាទ/ចាស"),
+        "false" => ("No", "ទេ"),
         _ => return BTreeMap::new(),
     };
-    BTreeMap::from([("en".to_owned(), label.to_owned())])
+    [("en", en), ("km", km)].map(|(language, text)| (language.to_owned(), text.to_owned())).into()
 }

@@ -108,11 +108,15 @@ impl RawPacks {
 
     /// An error at a place: which file, line and key, and what is wrong there.
     pub(super) fn error(&self, place: &Place, key: &str, wrong: impl fmt::Display) -> Error {
-        let Some(text) = self.texts.get(place.file) else {
-            return Error::config(format!("reading packs: {key}: {wrong}"));
-        };
-        let line = line_of(&text.text, place.span.start);
-        Error::config(format!("reading {} line {line}: {key}: {wrong}", text.name))
+        Error::config(format!("reading {}: {key}: {wrong}", self.place(place)))
+    }
+
+    /// A place as it is told: file and line.
+    pub(super) fn place(&self, place: &Place) -> String {
+        match self.texts.get(place.file) {
+            None => "packs".to_owned(),
+            Some(text) => format!("{} line {}", text.name, line_of(&text.text, place.span.start)),
+        }
     }
 
     /// An error for a name that is not among those that exist, with the nearest of them.

@@ -12,12 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::indicator::dimension::OriginPlan;
 use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
-use crate::indicator::{IndicatorDefinition, Placed, Plan};
+use crate::indicator::{IndicatorDefinition, Placed, Plan, Written};
 use crate::model::{Cell, DIMENSION_BITS, Measure, TABLES_MAX};
+
+/// Most cells that a table may have for each period: more is read by nobody, and kept and written all the same.
+const TABLE_CELLS_MAX: u64 = 1_000_000;
 
 /// The finest cells of some tables of one indicator.
 #[derive(Clone, Debug)]
@@ -68,14 +71,6 @@ impl TablePart {
     }
 }
 
-/// What has to be known of an indicator to lay out its tables.
-#[derive(Clone, Copy)]
-struct Shape {
-    share: Option<usize>,
-    is_running: bool,
-    is_distinct: bool,
-}
-
 /// Lays out the families and tables of one indicator at the end of the plan's.
 pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinition) -> Result<()> {
     let distinct = indicator.is_distinct();
@@ -86,10 +81,11 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
     let share = indicator.share_over.as_ref().map(number);
     let is_running =
         indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
-    let shape = Shape { share, is_running, is_distinct: distinct };
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
+    let declared = Declared { code, indicator, share, is_running };
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
+        check_size(plan, declared, &table)?;
         let several = table.iter().copied().filter(|index| {
             let dimension = &plan.dimensions[*index];
             dimension.is_set() || distinct && (dimension.of_row || dimension.of_event)
@@ -99,15 +95,47 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
     for tables in groups.into_values() {
         let union: BTreeSet<_> = tables.iter().flatten().copied().collect();
         if bits(plan, &union) <= DIMENSION_BITS {
-            add_family(plan, code, &union, shape, &tables)?;
+            add_family(plan, declared, &union, &tables)?;
         } else {
             for table in tables {
                 let alone = table.iter().copied().collect();
-                add_family(plan, code, &alone, shape, &[table])?;
+                add_family(plan, declared, &alone, &[table])?;
             }
         }
     }
     Ok(())
+}
+
+/// Refuses a table that would be larger than anybody can use: found before it is computed, not after.
+fn check_size(plan: &Plan, declared: Declared<'_>, table: &[usize]) -> Result<()> {
+    let mut cells = table.iter().map(|index| u64::from(plan.dimensions[*index].size) + 1);
+    let cells = cells.try_fold(1_u64, |product, size| product.checked_mul(size));
+    if cells.is_some_and(|cells| cells <= TABLE_CELLS_MAX) {
+        return Ok(());
+    }
+    let names: Vec<_> = table.iter().map(|index| plan.dimensions[*index].name.as_str()).collect();
+    let cells = cells.map_or("more than 2^64".to_owned(), |cells| cells.to_string());
+    let what = format!("the table {names:?} could have {cells} cells for each period");
+    Err(declared.too_large(&what))
+}
+
+/// The indicator whose tables are laid out.
+#[derive(Clone, Copy)]
+struct Declared<'a> {
+    code: &'a str,
+    indicator: &'a IndicatorDefinition,
+    share: Option<usize>,
+    is_running: bool,
+}
+
+impl Declared<'_> {
+    fn too_large(self, what: &str) -> Error {
+        let Written(place) = &self.indicator.written;
+        let what = format!("{place}: indicators.{}.tables: {what}", self.code);
+        let advice =
+            "break it down by fewer dimensions, a coarser level or shorter lists of values";
+        too_large(&what, advice)
+    }
 }
 
 fn bits(plan: &Plan, dimensions: &BTreeSet<usize>) -> u32 {
@@ -116,18 +144,14 @@ fn bits(plan: &Plan, dimensions: &BTreeSet<usize>) -> u32 {
 
 fn add_family(
     plan: &mut Plan,
-    code: &str,
+    declared: Declared<'_>,
     union: &BTreeSet<usize>,
-    Shape { share, is_running, is_distinct }: Shape,
     tables: &[Vec<usize>],
 ) -> Result<()> {
     let wanted = bits(plan, union);
     if wanted > DIMENSION_BITS {
-        let what = format!("a table of {code} needs {wanted} bits, {DIMENSION_BITS} fit");
-        return Err(too_large(
-            &what,
-            "break it down by fewer dimensions, or shorter lists of values",
-        ));
+        let what = format!("a table needs {wanted} bits, {DIMENSION_BITS} fit");
+        return Err(declared.too_large(&what));
     }
     if plan.tables.len() + tables.len() > TABLES_MAX || plan.families.len() >= TABLES_MAX {
         return Err(too_large(&format!("more than {TABLES_MAX} tables"), "declare fewer"));
@@ -138,26 +162,34 @@ fn add_family(
         union.iter().filter(|index| plan.dimensions[**index].origin != OriginPlan::Caseload);
     for dimension in known {
         let place = &plan.dimensions[*dimension];
-        let apart = share == Some(*dimension) || is_distinct && place.of_row;
+        let distinct = declared.indicator.is_distinct();
+        let apart = declared.share == Some(*dimension) || distinct && place.of_row;
         let is_apart = place.is_location() && apart;
         parts.push(FamilyPart { dimension: *dimension, shift, is_apart });
         shift += place.bits();
     }
     let start = plan.tables.len();
     for table in tables {
-        let table = table_of(plan, code, &parts, table)?;
+        let table = table_of(plan, declared, &parts, table)?;
         plan.tables.push(table);
     }
     plan.families.push(Family {
-        share: share.and_then(|share| parts.iter().position(|part| part.dimension == share)),
+        share: declared
+            .share
+            .and_then(|share| parts.iter().position(|part| part.dimension == share)),
         parts,
-        is_running,
+        is_running: declared.is_running,
         tables: start..plan.tables.len(),
     });
     Ok(())
 }
 
-fn table_of(plan: &Plan, code: &str, parts: &[FamilyPart], table: &[usize]) -> Result<Table> {
+fn table_of(
+    plan: &Plan,
+    declared: Declared<'_>,
+    parts: &[FamilyPart],
+    table: &[usize],
+) -> Result<Table> {
     let mut to = 0;
     let mut placed = Vec::new();
     for part in parts.iter().filter(|part| table.contains(&part.dimension)) {
@@ -171,16 +203,14 @@ fn table_of(plan: &Plan, code: &str, parts: &[FamilyPart], table: &[usize]) -> R
     let caseload =
         caseloads.next().map(|index| FamilyPart { dimension: *index, shift: to, is_apart: false });
     if caseloads.next().is_some() {
-        let what = format!("a table of {code} has two caseload dimensions");
-        return Err(too_large(&what, "declare a table for each"));
+        return Err(declared.too_large("a table has two caseload dimensions"));
     }
     let is_location = |part: &TablePart| plan.dimensions[part.dimension].is_location();
     let is_apart = |part: &TablePart| {
         parts.iter().any(|known| known.dimension == part.dimension && known.is_apart)
     };
     if placed.iter().filter(|part| is_location(part)).count() > 1 {
-        let what = format!("a table of {code} has two location dimensions");
-        return Err(too_large(&what, "declare a table for each"));
+        return Err(declared.too_large("a table has two location dimensions"));
     }
     Ok(Table {
         indicator: plan.indicators.len(),
@@ -266,15 +296,16 @@ impl Plan {
         cells
     }
 
-    /// The same cell without what is known only when it was summed up, to tell what a published cell is made of.
-    pub fn unsummed(&self, cell: Cell) -> Cell {
-        match self.tables[usize::from(cell.table())].caseload {
-            None => cell,
-            Some(caseload) => {
-                let kept = cell.dimensions() & ((1 << caseload.shift) - 1);
-                Cell::new(cell.table(), cell.period(), cell.instance(), kept)
-            }
-        }
+    /// What a published cell has in common with all that are changed together with it: without its caseload, and,
+    /// of running totals, without its period.
+    pub fn line_of(&self, cell: Cell) -> Cell {
+        let table = &self.tables[usize::from(cell.table())];
+        let kept = table.caseload.map_or(u32::MAX, |caseload| (1 << caseload.shift) - 1);
+        let period = match self.indicators[table.indicator].is_running {
+            true => cell.period().first_in_line(),
+            false => cell.period(),
+        };
+        Cell::new(cell.table(), period, cell.instance(), cell.dimensions() & kept)
     }
 }
 

@@ -14,6 +14,7 @@ mod epoch;
 mod key;
 mod location;
 mod period;
+mod period_text;
 mod schema;
 mod secret;
 

@@ -59,6 +59,11 @@ impl PeriodType {
         }
     }
 
+    /// The type that is written so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|period_type| period_type.name() == name)
+    }
+
     /// How many months one step of the code is; 0 for what is not counted in months.
     fn months_per_step(self) -> u16 {
         match self {
@@ -122,6 +127,11 @@ impl Period {
             _ => (Self::month_of(day) - MONTHS_BEFORE) / period_type.months_per_step(),
         };
         Self(period_type.base() + index)
+    }
+
+    /// The period of `period_type` that begins on `start`, whatever the fiscal year it is of.
+    pub fn beginning(period_type: PeriodType, start: Day) -> Self {
+        Self::in_calendar(period_type, start, start.date().month().unsigned_abs())
     }
 
     /// Months since January of [`YEAR_FIRST`]; at least [`MONTHS_BEFORE`].
