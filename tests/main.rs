@@ -8,6 +8,7 @@ mod contract_source;
 mod crash;
 mod faults;
 mod figures;
+mod incidents;
 mod oracle;
 mod packs;
 mod path;
