@@ -38,7 +38,7 @@ fn line_of(program: &Program, file: &str, word: &str) -> usize {
 #[test]
 fn help_names_every_command_and_exit_code() {
     let help = bare(&["--help"]);
-    let commands = ["demo", "run", "check", "verify", "sim"];
+    let commands = ["demo", "run", "check", "verify", "freeze", "sim"];
     expect(
         &help,
         0,
@@ -126,6 +126,7 @@ fn a_wrong_configuration_is_named_by_file_line_and_key() {
         expect(&program.end(&["check"]), 2, &[&["tonle.toml line "], words].concat());
     };
     odd("page_size = 0", &["kampot", "page_size"]);
+    odd("fiscal_year_starts = 13", &["kampot", "fiscal_year_starts", "1 to 12"]);
     odd("pasword_file = \"x\"", &["nearest is \"password_file\""]);
 }
 

@@ -90,6 +90,29 @@ fn live_edits_of_several_servers_arrive_and_every_change_is_told() {
     // The servers say what their options are called.
     let label = "SELECT label->>'en' FROM tonle.options WHERE value = 'food_service'";
     assert_eq!(program.query(label), "Food service");
+    assert_wide_as_long(&program);
+}
+
+/// The wide views of the shipped packs hold the figures of the long table, with labels.
+fn assert_wide_as_long(program: &Program) {
+    let differing = "SELECT count(*) FROM (
+        SELECT instance, period_type, period_start, province, sex, value FROM tonle.indicator_values
+         WHERE indicator = 'CM-01' AND province <> 'all' AND sex <> 'all') l
+        FULL JOIN (SELECT * FROM tonle.v_province_sex WHERE cm_01 IS NOT NULL) w
+          ON (l.instance, l.period_type, l.period_start, l.province, l.sex)
+           = (w.instance, w.period_type, w.period_start, w.province, w.sex)
+        WHERE l.value IS DISTINCT FROM w.cm_01";
+    assert_eq!(program.query(differing), "0");
+    let figures =
+        "SELECT count(cm_01) > 50, bool_and(sex_label IN ('Female', 'Male', 'Not recorded',
+        'Other value')), count(DISTINCT province_kind) FROM tonle.v_province_sex";
+    assert_eq!(program.query(figures), "t|t|2", "provinces and the country");
+    assert_eq!(
+        program.query("SELECT label->>'km' FROM tonle.options WHERE value = 'female'"),
+        "ស្រី"
+    );
+    let silent = "SELECT count(*) FROM tonle.data_dictionary WHERE coalesce(meaning, '') = ''";
+    assert_eq!(program.query(silent), "0");
 }
 
 #[test]

@@ -70,7 +70,12 @@ struct World {
 }
 
 static SCHEMAS: AtomicU32 = AtomicU32::new(0);
-const META: EpochMeta = EpochMeta { at: Instant(1_700_000_000_000), reason: Reason::Correction };
+const META: EpochMeta = EpochMeta {
+    at: Instant(1_700_000_000_000),
+    reason: Reason::Correction,
+    today: None,
+    has_tick: false,
+};
 
 impl World {
     async fn new() -> Self {
@@ -386,11 +391,11 @@ async fn somebody_elses_edit_is_put_right() {
                 b AS (DELETE FROM {s}.cases WHERE age = 7 RETURNING 1) SELECT count(*) FROM a, b";
     let schema = format!("\"{}\"", world.settings.schema.replace('"', "\"\""));
     world.db.batch_execute(&edit.replace("{s}", &schema)).await.unwrap();
-    let found = world.sink.compare(&first(), &PLAN).await.unwrap();
+    let found = world.sink.compare(&first(), None, &PLAN).await.unwrap();
     assert_eq!((found.equal, found.different, found.missing, found.surplus), (3, 1, 1, 0));
     assert!(found.examples[0].starts_with("different: CM-01 kampot month 2023-03-01 male all 3"));
     assert_eq!(reconcile(&mut world.sink, 2, &first(), &PLAN).await, [0, 1, 0, 1, 0, 0]);
-    assert!(world.sink.compare(&first(), &PLAN).await.unwrap().is_equal());
+    assert!(world.sink.compare(&first(), None, &PLAN).await.unwrap().is_equal());
     // The measure did not change, so there is no change to tell about.
     assert_eq!(world.text("SELECT count(*) FROM {s}.changes WHERE epoch = 2").await, "0");
 }
@@ -425,8 +430,8 @@ async fn a_new_catalog_changes_columns_and_rows_together() {
     let columns = columns.replace('x', &world.settings.schema);
     assert_eq!(
         world.text(&format!("{columns} 'indicator_values'")).await,
-        "cell, indicator, instance, period_type, period_start, sex, numerator, denominator, value, \
-         epoch, updated_at, a \"quoted\"; DROP TABLE epochs; --, district"
+        "cell, indicator, instance, period_type, period_start, sex, numerator, denominator, median, \
+         value, revision, provisional, epoch, updated_at, a \"quoted\"; DROP TABLE epochs; --, district"
     );
     let cases = world.text(&format!("{columns} 'cases'")).await;
     assert_eq!(cases, "case_key, epoch, updated_at, sex, age in years");
@@ -465,6 +470,7 @@ async fn descriptions_are_written_when_they_differ() {
         kind: "flow".into(),
         not_additive_over: vec!["district".into()],
         pack: "core".into(),
+        ..IndicatorText::default()
     };
     let option = |value: &str, label: &str| OptionText {
         dimension: "sex".into(),
@@ -573,7 +579,7 @@ async fn large_epochs_take_other_ways_to_the_same_rows() {
     let rows = |existed| (1..5_000).map(move |key| row(key, existed, Some([1, 2]))).collect();
     let load = changes(cells(0, 1), rows(false));
     assert_eq!(world.write(1, &load).await.unwrap(), 13_999);
-    assert!(world.sink.compare(&load, &PLAN).await.unwrap().is_equal());
+    assert!(world.sink.compare(&load, None, &PLAN).await.unwrap().is_equal());
     assert_eq!(world.write(2, &changes(cells(1, 2), rows(true))).await.unwrap(), 13_999);
     assert_eq!(world.write(3, &changes(cells(2, 0), vec![])).await.unwrap(), 9_000);
     assert_eq!(world.text("SELECT count(*) FROM {s}.changes").await, "27000");
@@ -581,4 +587,227 @@ async fn large_epochs_take_other_ways_to_the_same_rows() {
     let error = world.write(4, &load).await.unwrap_err();
     assert_eq!(error.kind(), Kind::DataDiffers);
     assert_eq!(world.text("SELECT count(*) FROM {s}.indicator_values").await, "0");
+}
+
+/// A change of a figure with a median.
+fn summed(cell: Cell, old: Option<(i64, i64, i64)>, new: Option<(i64, i64, i64)>) -> CellChange {
+    let figure = |(numerator, denominator, doubled)| Figure {
+        numerator,
+        denominator,
+        median_doubled: Some(doubled),
+    };
+    let [old, new] = [old, new].map(|f| f.map(figure).unwrap_or_default());
+    CellChange { cell, old, new, reason: None }
+}
+
+/// The story of each cell: revision, old and new value of each change.
+const STORY: &str = "SELECT string_agg(concat_ws(' ', revision, coalesce(old_numerator, 0),
+    coalesce(new_numerator, 0), reason), ', ' ORDER BY indicator, epoch) FROM {s}.changes";
+
+#[tokio::test]
+async fn a_median_is_the_value_and_part_of_what_is_checked() {
+    let mut world = World::new().await;
+    let days = cell(2, 0, 0);
+    let load = changes(vec![summed(days, None, Some((20, 3, 13)))], vec![]);
+    assert_eq!(world.write(1, &load).await.unwrap(), 1);
+    let shown =
+        "SELECT string_agg(concat_ws(' ', numerator, denominator, median, value, revision), ', ')
+                 FROM {s}.indicator_values";
+    assert_eq!(world.text(shown).await, "20 3 6.5 6.5 1");
+    assert!(world.sink.compare(&load, None, &PLAN).await.unwrap().is_equal());
+    let wrong = changes(vec![summed(days, Some((20, 3, 12)), Some((20, 3, 14)))], vec![]);
+    assert_eq!(world.write(2, &wrong).await.unwrap_err().kind(), Kind::DataDiffers);
+    let wrong = changes(vec![summed(days, Some((20, 3, 12)), None)], vec![]);
+    assert_eq!(world.write(2, &wrong).await.unwrap_err().kind(), Kind::DataDiffers);
+    let right = changes(vec![summed(days, Some((20, 3, 13)), Some((20, 3, 14)))], vec![]);
+    assert_eq!(world.write(2, &right).await.unwrap(), 1);
+    assert_eq!(world.text(shown).await, "20 3 7 7 2");
+    let story =
+        "SELECT string_agg(concat_ws(' ', revision, coalesce(old_median, -1), new_median), ', '
+                 ORDER BY epoch) FROM {s}.changes";
+    assert_eq!(world.text(story).await, "1 -1 6.5, 2 6.5 7");
+    let edit = changes(vec![summed(days, None, Some((20, 3, 15)))], vec![]);
+    assert!(!world.sink.compare(&edit, None, &PLAN).await.unwrap().is_equal());
+    assert_eq!(reconcile(&mut world.sink, 3, &edit, &PLAN).await, [0, 1, 0, 0, 0, 0]);
+    assert_eq!(world.text(shown).await, "20 3 7.5 7.5 3");
+    assert_eq!(world.text(story).await, "1 -1 6.5, 2 6.5 7, 3 7 7.5");
+}
+
+#[tokio::test]
+async fn a_figure_that_left_comes_back_with_the_next_revision() {
+    let mut world = World::new().await;
+    let steps =
+        [(1, (0, 0), (5, 0)), (2, (5, 0), (6, 0)), (3, (6, 0), (0, 0)), (4, (0, 0), (2, 0))];
+    for (epoch, old, new) in steps {
+        let changes = changes(vec![change(cell(0, 0, 0), old, new)], vec![]);
+        world.write(epoch, &changes).await.unwrap();
+    }
+    let story = "1 0 5 correction, 2 5 6 correction, 3 6 0 correction, 4 0 2 correction";
+    assert_eq!(world.text(STORY).await, story);
+    // A reconcile tells the same story, with and without other rows in the table.
+    let nothing = changes(vec![], vec![]);
+    let one = changes(vec![change(cell(0, 0, 0), (0, 0), (3, 0))], vec![]);
+    let other = changes(vec![change(cell(0, 9, 0), (0, 0), (1, 0))], vec![]);
+    for (epoch, complete) in [(5, &nothing), (6, &one), (7, &other), (8, &one)] {
+        reconcile(&mut world.sink, epoch, complete, &PLAN).await;
+    }
+    let revision = "SELECT string_agg(concat_ws(' ', epoch, revision), ', ' ORDER BY epoch)
+                    FROM {s}.changes WHERE new_numerator = 3 OR old_numerator = 3";
+    assert_eq!(world.text(revision).await, "6 6, 7 7, 8 8");
+    let shown =
+        "SELECT string_agg(concat_ws(' ', numerator, revision), ', ') FROM {s}.indicator_values";
+    assert_eq!(world.text(shown).await, "3 8");
+    assert_eq!(world.text("SELECT string_agg(revision::text, ' ') FROM {s}.tonle_left").await, "2");
+}
+
+#[tokio::test]
+async fn copied_figures_come_back_with_the_next_revision_too() {
+    let mut world = World::new().await;
+    let cells = |old: i64, new: i64| {
+        let each = (0..4_500).map(|i| {
+            let month = Period::of(PeriodType::Month, Day(1 + 31 * (i / 3)));
+            change(Cell::new(0, month, 1, i % 3), (old, 0), (new, 0))
+        });
+        let mut cells: Vec<_> = each.collect();
+        cells.sort();
+        changes(cells, vec![])
+    };
+    for (epoch, old, new) in [(1, 0, 1), (2, 1, 0), (3, 0, 2)] {
+        assert_eq!(world.write(epoch, &cells(old, new)).await.unwrap(), 4_500);
+    }
+    for (table, epoch) in [("indicator_values", 3), ("changes", 3)] {
+        let revisions = format!(
+            "SELECT string_agg(DISTINCT revision::text, ' ') FROM {{s}}.{table} WHERE epoch = {epoch}"
+        );
+        assert_eq!(world.text(&revisions).await, "3", "{table}");
+    }
+    assert_eq!(world.text("SELECT count(*) FROM {s}.tonle_left").await, "0");
+}
+
+#[tokio::test]
+async fn each_change_says_why_and_the_epoch_for_the_rest() {
+    let mut world = World::new().await;
+    let because = |change: CellChange, reason| CellChange { reason: Some(reason), ..change };
+    let first = changes(
+        vec![
+            change(cell(0, 0, 0), (0, 0), (5, 0)),
+            because(change(cell(0, 0, 1), (0, 0), (3, 0)), Reason::MappingChange),
+            change(cell(0, 0, 2), (0, 0), (1, 0)),
+        ],
+        vec![],
+    );
+    assert_eq!(world.write(1, &first).await.unwrap(), 3);
+    let second = changes(
+        vec![
+            because(change(cell(0, 0, 0), (5, 0), (0, 0)), Reason::LocationChange),
+            because(change(cell(0, 0, 1), (3, 0), (4, 0)), Reason::PackChange),
+        ],
+        vec![],
+    );
+    assert_eq!(world.write(2, &second).await.unwrap(), 2);
+    let complete = changes(
+        vec![
+            because(change(cell(0, 0, 0), (0, 0), (7, 0)), Reason::PackChange),
+            because(change(cell(0, 0, 1), (0, 0), (9, 0)), Reason::MappingChange),
+        ],
+        vec![],
+    );
+    reconcile(&mut world.sink, 3, &complete, &PLAN).await;
+    let reasons =
+        "SELECT string_agg(concat_ws(' ', epoch, coalesce(new_numerator, 0), reason), ', '
+                   ORDER BY epoch, new_numerator) FROM {s}.changes";
+    assert_eq!(
+        world.text(reasons).await,
+        "1 1 correction, 1 3 mapping change, 1 5 correction, 2 4 pack change, 2 0 location change, \
+         3 7 pack change, 3 9 mapping change, 3 0 reconcile"
+    );
+}
+
+/// Which figures are provisional, with the epoch that wrote them last.
+const PROVISIONAL: &str =
+    "SELECT string_agg(concat_ws(' ', period_type, period_start, provisional, epoch,
+    revision), ', ' ORDER BY period_type, period_start) FROM {s}.indicator_values";
+
+#[tokio::test]
+async fn a_figure_is_provisional_until_its_period_ended() {
+    let mut world = World::new().await;
+    let day = |year, month, day| Day::of(jiff::civil::date(year, month, day)).unwrap();
+    let types = [PeriodType::Week, PeriodType::Month, PeriodType::FiscalYear, PeriodType::Now];
+    let periods = types.map(|t| Period::in_calendar(t, day(2026, 7, 30), 8));
+    let cells = periods.map(|period| change(Cell::new(0, period, 1, 0), (0, 0), (1, 0)));
+    let mut load = changes(cells.to_vec(), vec![]);
+    load.cells.sort();
+    let write = async |world: &mut World, epoch, changes: &Changes, today, has_tick| {
+        let meta = EpochMeta { today: Some(today), has_tick, ..META };
+        let logged = Logged::after_fsync(Epoch(epoch));
+        world.sink.write(&logged, meta, changes, &PLAN).await.unwrap().1.total()
+    };
+    let nothing = changes(vec![], vec![]);
+    assert_eq!(write(&mut world, 1, &load, day(2026, 7, 30), true).await, 4);
+    let all =
+        "fiscal_year 2025-08-01 t 1 1, month 2026-07-01 t 1 1, now t 1 1, week 2026-07-26 t 1 1";
+    assert_eq!(world.text(PROVISIONAL).await, all);
+    // The last day of a month is still part of it.
+    write(&mut world, 2, &nothing, day(2026, 7, 31), true).await;
+    assert_eq!(world.text(PROVISIONAL).await, all);
+    assert_eq!(write(&mut world, 3, &nothing, day(2026, 8, 1), true).await, 0);
+    let ended =
+        "fiscal_year 2025-08-01 f 3 1, month 2026-07-01 f 3 1, now t 1 1, week 2026-07-26 t 1 1";
+    assert_eq!(world.text(PROVISIONAL).await, ended);
+    assert!(world.sink.compare(&load, Some(day(2026, 8, 1)), &PLAN).await.unwrap().is_equal());
+    assert_eq!(world.sink.compare(&load, None, &PLAN).await.unwrap().different, 2);
+    // Without a tick nothing is searched; a reconcile looks itself.
+    write(&mut world, 4, &nothing, day(2026, 8, 2), false).await;
+    assert_eq!(world.text(PROVISIONAL).await, ended);
+    let meta = EpochMeta { today: Some(day(2026, 8, 2)), ..META };
+    let logged = Logged::after_fsync(Epoch(5));
+    let (_, counts) = world.sink.reconcile(&logged, meta, &load, &PLAN).await.unwrap();
+    assert!(counts.is_clean() && counts.settled == 1, "{counts:?}");
+    let all_but_now =
+        "fiscal_year 2025-08-01 f 3 1, month 2026-07-01 f 3 1, now t 1 1, week 2026-07-26 f 5 1";
+    assert_eq!(world.text(PROVISIONAL).await, all_but_now);
+    assert_eq!(world.text("SELECT count(*) FROM {s}.changes").await, "4");
+    let settled = "SELECT string_agg(concat_ws(' ', epoch, rows_updated, rows_settled), ', '
+                   ORDER BY epoch) FROM {s}.epochs WHERE rows_settled > 0";
+    assert_eq!(world.text(settled).await, "3 0 2, 5 0 1");
+    // A late entry into a period that ended is never provisional.
+    let late = changes(vec![change(cell(0, 0, 0), (0, 0), (1, 0))], vec![]);
+    write(&mut world, 6, &late, day(2026, 8, 2), false).await;
+    let late =
+        "SELECT string_agg(provisional::text, ' ') FROM {s}.indicator_values WHERE epoch = 6";
+    assert_eq!(world.text(late).await, "false");
+}
+
+/// What step 2 made, taken away again.
+const BACK_TO_ONE: &str = "
+    DROP VIEW {s}.frozen_differences; DROP TABLE {s}.frozen_values, {s}.tonle_left;
+    ALTER TABLE {s}.indicator_values DROP COLUMN value;
+    ALTER TABLE {s}.indicator_values DROP COLUMN median, DROP COLUMN revision, DROP COLUMN provisional,
+        ADD COLUMN value double precision GENERATED ALWAYS AS (CASE WHEN denominator IS NULL THEN
+            numerator::double precision WHEN denominator = 0 THEN NULL
+            ELSE numerator::double precision / denominator END) STORED;
+    ALTER TABLE {s}.changes DROP COLUMN old_median, DROP COLUMN new_median, DROP COLUMN revision;
+    ALTER TABLE {s}.epochs DROP COLUMN rows_settled;
+    DELETE FROM {s}.tonle_migrations WHERE version > 1";
+
+#[tokio::test]
+async fn tables_of_the_first_version_are_brought_along() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    let schema = format!("\"{}\"", world.settings.schema.replace('"', "\"\""));
+    world.db.batch_execute(&BACK_TO_ONE.replace("{s}", &schema)).await.unwrap();
+    let error = tonle::sink::frozen(&world.settings).await.unwrap_err();
+    assert!(error.to_string().contains("older version"), "{error}");
+    world.sink = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+    world.sink.take_over(RunId(2), 77).await.unwrap();
+    let shown = "SELECT string_agg(concat_ws(' ', numerator, value, revision, provisional), ', '
+                 ORDER BY numerator) FROM {s}.indicator_values";
+    assert_eq!(world.text(shown).await, "1 0.25 1 f, 3 3 1 f, 5 5 1 f");
+    let next = changes(vec![change(cell(0, 0, 0), (5, 0), (6, 0))], vec![]);
+    assert_eq!(world.write(2, &next).await.unwrap(), 1);
+    assert_eq!(world.text(shown).await, "1 0.25 1 f, 3 3 1 f, 6 6 2 f");
+    let silent = "SELECT string_agg(table_name || '.' || coalesce(name, ''), ', ')
+                  FROM {s}.data_dictionary WHERE coalesce(meaning, '') = ''";
+    assert_eq!(world.text(silent).await, "");
+    assert!(tonle::sink::frozen(&world.settings).await.unwrap().is_empty());
 }

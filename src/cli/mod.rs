@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod freeze;
 mod run;
 mod sim;
 mod verify;
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Args),
     /// Compute everything anew from the state with a plain batch function and compare every table.
     Verify(verify::Args),
+    /// Store the published figures of a period once, and list what is stored.
+    Freeze(freeze::Args),
     /// Serve invented cases as a Primero would, or write them to files.
     Sim(sim::Args),
 }
@@ -72,6 +75,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Freeze(args) => freeze::run(&args),
         Command::Sim(args) => sim::run(args),
     }
 }

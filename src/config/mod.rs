@@ -120,11 +120,12 @@ impl Config {
 
     /// What the packs do not say of each instance, in order.
     pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
-        let define = |settings: &source::Settings| InstanceDefinition {
-            published_as: settings.published_as.clone(),
-            ..InstanceDefinition::plain(&settings.name)
+        let definition = |instance: &source::Settings| InstanceDefinition {
+            published_as: instance.published_as.clone(),
+            fiscal_year_start: instance.fiscal_year_start,
+            ..InstanceDefinition::plain(&instance.name)
         };
-        self.instances.iter().map(define).collect()
+        self.instances.iter().map(definition).collect()
     }
 
     /// The names of the instances, in order.

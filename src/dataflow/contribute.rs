@@ -1,5 +1,6 @@
 //! From versions of a case to signed differences: of what it contributes, and of its anonymized rows.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::consolidation::consolidate;
@@ -10,17 +11,19 @@ use timely::dataflow::operators::Operator;
 
 use crate::dataflow::graph::Time;
 use crate::dataflow::upsert::{Dated, Version};
+use crate::dataflow::worker::Outbox;
 use crate::indicator::{CodedRow, Judgement, Plan};
-use crate::model::{Cell, Measure};
+use crate::model::{FineCell, Measure};
 
 /// What the new version of each case contributes more or less than its old one. What both contribute never
 /// enters the graph.
 pub(super) fn contributions<'scope>(
     versions: Stream<'scope, Time, Vec<Version>>,
     plan: &Arc<Plan>,
-) -> Stream<'scope, Time, Vec<(Cell, Time, Measure)>> {
-    let plan = Arc::clone(plan);
-    versions.unary::<CapacityContainerBuilder<Vec<(Cell, Time, Measure)>>, _, _, _>(
+    outbox: &Rc<Outbox>,
+) -> Stream<'scope, Time, Vec<(FineCell, Time, Measure)>> {
+    let (plan, outbox) = (Arc::clone(plan), Rc::clone(outbox));
+    versions.unary::<CapacityContainerBuilder<Vec<(FineCell, Time, Measure)>>, _, _, _>(
         Pipeline,
         "Contributions",
         |_, _| {
@@ -31,6 +34,8 @@ pub(super) fn contributions<'scope>(
                     let mut session = output.session(&capability);
                     for version in versions.drain(..) {
                         judge_both(&plan, &version, &mut judgement);
+                        let changed = judgement.contributions.iter().map(|(fine, _)| fine.cell());
+                        outbox.note(&plan, &version, changed);
                         for (cell, measure) in judgement.contributions.drain(..) {
                             session.give((cell, time, measure));
                         }

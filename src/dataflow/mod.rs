@@ -8,9 +8,12 @@
 //! worker; [`oracle`] says the same as the graph once more, as a slow batch function.
 
 mod contribute;
+mod days;
 mod graph;
 mod measure;
 pub mod oracle;
+mod reasons;
+mod running;
 mod upsert;
 mod worker;
 
@@ -38,6 +41,7 @@ pub struct Input {
 
 /// A running dataflow.
 pub struct Dataflow {
+    plan: Arc<Plan>,
     workers: Vec<Sender<Command>>,
     replies: Receiver<Reply>,
     threads: Option<JoinHandle<()>>,
@@ -56,8 +60,8 @@ impl Dataflow {
         }
         let (reply, replies) = channel();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
-        let threads = worker::spawn(plan, receivers, reply)?;
-        Ok(Self { workers: senders, replies, threads: Some(threads), time: 0 })
+        let threads = worker::spawn(Arc::clone(&plan), receivers, reply)?;
+        Ok(Self { plan, workers: senders, replies, threads: Some(threads), time: 0 })
     }
 
     /// Runs one epoch to its end and returns what it changed: sorted, each cell and row once.
@@ -81,18 +85,21 @@ impl Dataflow {
         self.time = self.time.checked_add(1).ok_or_else(|| Error::bug("counting epochs"))?;
         let mut gathered = Changes::default();
         let (mut cells, mut rows) = (Vec::new(), Vec::new());
+        let mut notes = reasons::Notes::default();
         for _ in 0..count {
             let Reply::Done(part) = self.replies.recv().map_err(|_| died())? else {
                 return Err(died());
             };
             cells.extend(part.cells);
             rows.extend(part.rows);
+            notes.extend(part.notes);
             gathered.tally += part.tally;
             for (instance, more) in part.held {
                 *gathered.held.entry(instance).or_default() += more;
             }
         }
         gathered.cells = pair_cells(cells);
+        notes.explain(&self.plan, &mut gathered.cells);
         gathered.rows = pair_rows(rows);
         Ok(gathered)
     }
@@ -136,7 +143,7 @@ fn died() -> Error {
 fn pair_cells(mut updates: Vec<worker::CellUpdate>) -> Vec<CellChange> {
     updates.sort_unstable();
     let mut changes: Vec<CellChange> = Vec::with_capacity(updates.len() / 2 + 1);
-    for ((cell, measure), diff) in updates {
+    for ((cell, figure), diff) in updates {
         if changes.last().is_none_or(|last| last.cell != cell) {
             changes.push(CellChange {
                 cell,
@@ -147,9 +154,9 @@ fn pair_cells(mut updates: Vec<worker::CellUpdate>) -> Vec<CellChange> {
         }
         let change = changes.last_mut().expect("pushed above");
         if diff < 0 {
-            change.old = measure.into();
+            change.old = figure;
         } else {
-            change.new = measure.into();
+            change.new = figure;
         }
     }
     changes.retain(|change| change.old != change.new);

@@ -11,16 +11,17 @@ use timely::worker::Worker;
 use timely::{Config, WorkerConfig};
 
 use crate::dataflow::graph::{Ends, build};
-use crate::dataflow::upsert::{Delta, Records};
+use crate::dataflow::reasons::Notes;
+use crate::dataflow::upsert::{Delta, Records, Version};
 use crate::error::{Error, Result};
 use crate::indicator::{CodedRow, Plan};
-use crate::model::{Case, Cell, Code, Day, Measure, RecordChange, RecordKey, Tally};
+use crate::model::{Case, Cell, Code, Day, Figure, RecordChange, RecordKey, Tally};
 
 /// Records that enter the graph between two steps, so that a first load does not pile up in front of it.
 const RECORDS_PER_STEP: usize = 4_096;
 
-/// A cell with a measure that was taken away (-1) or holds now (+1).
-pub(super) type CellUpdate = ((Cell, Measure), i32);
+/// A cell with a figure that was taken away (-1) or holds now (+1).
+pub(super) type CellUpdate = ((Cell, Figure), i32);
 /// A row that was taken away (-1) or is there now (+1).
 pub(super) type RowUpdate = (CodedRow, isize);
 
@@ -45,6 +46,7 @@ pub(super) enum Reply {
 pub(super) struct Part {
     pub(super) cells: Vec<CellUpdate>,
     pub(super) rows: Vec<RowUpdate>,
+    pub(super) notes: Notes,
     pub(super) tally: Tally,
     pub(super) held: BTreeMap<Code, i64>,
 }
@@ -54,11 +56,16 @@ pub(super) struct Part {
 pub(super) struct Outbox {
     cells: RefCell<Vec<CellUpdate>>,
     rows: RefCell<Vec<RowUpdate>>,
+    notes: RefCell<Notes>,
 }
 
 impl Outbox {
-    pub(super) fn cell(&self, cell: (Cell, Measure), diff: i32) {
+    pub(super) fn cell(&self, cell: (Cell, Figure), diff: i32) {
         self.cells.borrow_mut().push((cell, diff));
+    }
+
+    pub(super) fn note(&self, plan: &Plan, version: &Version, cells: impl Iterator<Item = Cell>) {
+        self.notes.borrow_mut().add(plan, version, cells);
     }
 
     pub(super) fn row(&self, row: CodedRow, diff: isize) {
@@ -112,6 +119,7 @@ fn serve(
                 Reply::Done(Part {
                     cells: outbox.cells.take(),
                     rows: outbox.rows.take(),
+                    notes: outbox.notes.take(),
                     tally: records.take_tally(),
                     held: records.take_held(),
                 })

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::indicator::Framework;
 use crate::model::{Cell, Day, RecordKey};
 
 /// Texts by language code (`en`, `km`).
@@ -49,7 +50,7 @@ pub struct Extract {
 }
 
 /// What an indicator is, for the table `indicators`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndicatorText {
     /// Its code, for example `CM-01`.
     pub code: String,
@@ -65,6 +66,27 @@ pub struct IndicatorText {
     pub not_additive_over: Vec<String>,
     /// The pack that declares it.
     pub pack: String,
+    /// Lengths of the periods it is published for: `month`, `quarter`, `now`.
+    pub periods: Vec<String>,
+    /// The breakdowns it is published in, each a sorted set of dimensions; an empty one is the total.
+    pub tables: Vec<Vec<String>>,
+    /// Whether its value is a numerator divided by a denominator, as in [`CellText::is_share`].
+    pub has_denominator: bool,
+    /// Its codes in frameworks of others.
+    pub framework: Vec<Framework>,
+    /// Which way is better, `up` or `down`; none where neither is.
+    pub direction: Option<String>,
+}
+
+/// What a dimension is, for the table `dimensions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DimensionText {
+    /// Its name, as in [`Catalog::dimensions`].
+    pub name: String,
+    /// Its title.
+    pub title: Labels,
+    /// Whether its values are codes of places.
+    pub is_place: bool,
 }
 
 /// A value that a column may hold, for the table `options`.
@@ -89,6 +111,8 @@ pub struct Catalog {
     pub fingerprint: u64,
     /// The dimension columns of `indicator_values`, in order; each is text.
     pub dimensions: Vec<Column>,
+    /// What they are.
+    pub dimension_texts: Vec<DimensionText>,
     /// The tables of anonymized rows.
     pub extracts: Vec<Extract>,
     /// The indicators.
@@ -104,7 +128,7 @@ pub struct CellText<'a> {
     pub indicator: &'a str,
     /// Name of the instance, or `all`.
     pub instance: &'a str,
-    /// `month`, `quarter`, `half`, `year` or `now`.
+    /// As [`PeriodType::name`](crate::model::PeriodType::name) writes it.
     pub period_type: &'static str,
     /// First day of the period; none for `now`.
     pub period_start: Option<Day>,

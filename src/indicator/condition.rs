@@ -1,4 +1,4 @@
-//! Conditions as they are written in `where`, `rows` and populations.
+//! One test as it is written: `"open"`, `["a", "b"]`, `"0..17"`, `{ not = … }`, `{ concept = … }`, `{ within = … }`.
 
 use toml::Value;
 
@@ -6,34 +6,51 @@ use crate::indicator::definition::Test;
 use crate::indicator::resolve::LIST_MAX;
 use crate::model::FieldType;
 
-/// What a condition on a field of this type may look like, for an error.
+/// What a test of a field of this type may look like, for an error.
 pub(super) fn expected(field_type: FieldType) -> &'static str {
     match field_type {
         FieldType::Boolean => "true, false, { not = true } or { present = true }",
         FieldType::Integer => "a range such as \"0..17\", a number or { present = true }",
-        FieldType::Option | FieldType::Options | FieldType::Agency => {
-            "an option id, a list of them, { not = … } or { present = true }"
+        FieldType::Option | FieldType::Options => {
+            "an option id, a list of them, { not = … }, { concept = … }, { concepts = […] }, \
+             { not_concept = … }, { unmapped = true } or { present = true }"
         }
-        _ => "{ present = true }",
+        FieldType::Agency => "an agency id, a list of them, { not = … } or { present = true }",
+        FieldType::Date | FieldType::Datetime | FieldType::Dates => {
+            "{ within = \"-29..0\" }, days from the event, or { present = true }"
+        }
+        FieldType::Location | FieldType::BirthMonth | FieldType::Worker => "{ present = true }",
     }
 }
 
-/// The condition that `value` says for a field of this type, if it says one.
+/// The test that `value` says for a field of this type, if it says one.
 pub(super) fn test_of(field_type: FieldType, value: &Value) -> Option<Test> {
-    if let Some(present) = value.as_table().filter(|t| t.len() == 1).and_then(|t| t.get("present"))
-    {
-        return present.as_bool().map(Test::Present);
+    let single = value.as_table().filter(|table| table.len() == 1).and_then(|t| t.iter().next());
+    if let Some((key, value)) = single {
+        return keyed(field_type, key, value);
     }
     match field_type {
-        FieldType::Boolean => match value {
-            Value::Table(table) if table.len() == 1 => table.get("not")?.as_bool().map(Test::IsNot),
-            value => value.as_bool().map(Test::Is),
-        },
-        FieldType::Integer => range_of(value),
-        FieldType::Option | FieldType::Options | FieldType::Agency => match value {
-            Value::Table(table) if table.len() == 1 => ids(table.get("not")?).map(Test::None),
-            value => ids(value).map(Test::Any),
-        },
+        FieldType::Boolean => value.as_bool().map(Test::Is),
+        FieldType::Integer => range_of(value).map(|(from, to)| Test::Range(from, to)),
+        FieldType::Option | FieldType::Options | FieldType::Agency => ids(value).map(Test::Any),
+        _ => None,
+    }
+}
+
+/// A test that is written as a table with one key.
+fn keyed(field_type: FieldType, key: &str, value: &Value) -> Option<Test> {
+    let is_option = matches!(field_type, FieldType::Option | FieldType::Options);
+    match (key, field_type) {
+        ("present", _) => value.as_bool().map(Test::Present),
+        ("not", FieldType::Boolean) => value.as_bool().map(Test::IsNot),
+        ("not", FieldType::Agency) => ids(value).map(Test::None),
+        ("not", _) if is_option => ids(value).map(Test::None),
+        ("concept" | "concepts", _) if is_option => ids(value).map(Test::Concepts),
+        ("not_concept" | "not_concepts", _) if is_option => ids(value).map(Test::NotConcepts),
+        ("unmapped", _) if is_option => value.as_bool().map(Test::Unmapped),
+        ("within", FieldType::Date | FieldType::Datetime | FieldType::Dates) => {
+            range_of(value).map(|(from, to)| Test::Within(from, to))
+        }
         _ => None,
     }
 }
@@ -48,13 +65,14 @@ fn ids(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-fn range_of(value: &Value) -> Option<Test> {
+/// A number, or a range such as `0..17`, `..-1` or `5..`, both ends included.
+pub(super) fn range_of(value: &Value) -> Option<(i32, i32)> {
     if let Some(number) = value.as_integer() {
         let number = i32::try_from(number).ok()?;
-        return Some(Test::Range(number, number));
+        return Some((number, number));
     }
     let (from, to) = value.as_str()?.split_once("..")?;
     let from = if from.is_empty() { i32::MIN } else { from.trim().parse().ok()? };
     let to = if to.is_empty() { i32::MAX } else { to.trim().parse().ok()? };
-    (from <= to).then_some(Test::Range(from, to))
+    (from <= to).then_some((from, to))
 }

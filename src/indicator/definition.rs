@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::indicator::Labels;
+use crate::indicator::{InstanceDefinition, Labels};
 use crate::model::{Day, FieldType, PeriodType};
 
 /// Several packs, merged and checked.
@@ -21,6 +21,10 @@ pub struct Definition {
     pub fields: BTreeMap<String, FieldDefinition>,
     /// What is read of the rows of its subforms.
     pub subforms: BTreeMap<String, BTreeMap<String, FieldDefinition>>,
+    /// Named sets of option ids.
+    pub concepts: BTreeMap<String, ConceptDefinition>,
+    /// Whole numbers that are computed.
+    pub values: BTreeMap<String, ValueDefinition>,
     /// By name.
     pub dimensions: BTreeMap<String, DimensionDefinition>,
     /// By code.
@@ -62,17 +66,88 @@ pub struct Lifecycle {
     pub closed_when: Vec<String>,
 }
 
+/// A named set of option ids of one field: what an indicator means, whatever the ids are called somewhere.
+#[derive(Clone, Debug)]
+pub struct ConceptDefinition {
+    /// The field whose ids they are.
+    pub field: Path,
+    /// The ids, unless an instance has its own.
+    pub ids: Vec<String>,
+    /// What the ids have to be called by the server, by id.
+    pub assert_labels: BTreeMap<String, Labels>,
+    /// The ids of single instances, by name.
+    pub instances: BTreeMap<String, Vec<String>>,
+}
+
+/// A whole number that is computed from dates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueDefinition {
+    /// Completed years of age, by months: the day of birth is not kept.
+    Age {
+        /// Month of birth.
+        born: String,
+        /// The day on which the age is wanted.
+        on: When,
+        /// The age as recorded, for a case without month of birth.
+        otherwise: Option<String>,
+        /// When that age was recorded; whole years since are added.
+        recorded_on: Option<String>,
+    },
+    /// Days from one date to another; negative when the second is earlier.
+    Days {
+        /// The first date.
+        from: Path,
+        /// The second.
+        to: When,
+    },
+    /// 1 where the dates of a case and its status disagree, 0 where they do not.
+    Conflict,
+}
+
+/// A day: that of the event, or a date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    /// The day that places the count: the date of a flow; the first day of the period on which a present case
+    /// counts; the last day of the period, or today if that is earlier, of a stock; today for now.
+    Event,
+    /// A date.
+    Field(Path),
+}
+
 /// What a table can be broken down by.
 #[derive(Clone, Debug)]
 pub struct DimensionDefinition {
     /// Its name in languages.
     pub title: Labels,
-    /// The field it is made from.
-    pub from: Path,
-    /// How a value of the field becomes a value of the dimension.
+    /// What it is made from.
+    pub from: Origin,
+    /// How a value becomes a value of the dimension.
     pub kind: DimensionKind,
     /// Labels of its values.
     pub labels: BTreeMap<String, Labels>,
+}
+
+/// What a dimension is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A field.
+    Field(Path),
+    /// A computed value.
+    Value(String),
+    /// How many cases a case worker has in the cell.
+    Caseload,
+}
+
+impl Path {
+    /// A path as it is written.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('.') {
+            None => Self { subform: None, field: text.to_owned() },
+            Some((subform, field)) => {
+                Self { subform: Some(subform.to_owned()), field: field.to_owned() }
+            }
+        }
+    }
 }
 
 impl fmt::Display for Path {
@@ -84,6 +159,16 @@ impl fmt::Display for Path {
     }
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(path) => path.fmt(f),
+            Self::Value(name) => f.write_str(name),
+            Self::Caseload => f.write_str("caseload"),
+        }
+    }
+}
+
 /// How a value of a field becomes a value of a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DimensionKind {
@@ -91,6 +176,10 @@ pub enum DimensionKind {
     Option(Vec<String>),
     /// Any of these option ids: a case counts once for each, so the dimension is not additive.
     Options(Vec<String>),
+    /// The first of these concepts that an option id belongs to; for a set of options, each.
+    Concepts(Vec<String>),
+    /// One of these agencies, or, where none is listed, any that is known.
+    Agency(Vec<String>),
     /// A band of whole numbers.
     Bands(Vec<Band>),
     /// A place at this level or above it, and everything it is part of.
@@ -129,6 +218,13 @@ pub enum Count {
 pub enum Placed {
     /// A date inside the period.
     Flow(Path),
+    /// A date inside the period, as soon as enough days have passed since.
+    Cohort {
+        /// The date.
+        date: Path,
+        /// Days that have to have passed.
+        mature_after: u32,
+    },
     /// The case was open on any day of the period.
     Presence,
     /// The case is open at the end of the period, or now in the current one.
@@ -137,7 +233,7 @@ pub enum Placed {
     Now,
 }
 
-/// A condition on one field.
+/// A test of one field or value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
     /// A boolean that is recorded and has this value.
@@ -148,10 +244,44 @@ pub enum Test {
     Any(Vec<String>),
     /// No option among these; not recorded passes.
     None(Vec<String>),
+    /// An option of one of these concepts; for a set, at least one.
+    Concepts(Vec<String>),
+    /// No option of these concepts; not recorded passes.
+    NotConcepts(Vec<String>),
+    /// A recorded option that is none of the listed values of its field, or not.
+    Unmapped(bool),
     /// A whole number in this range, both ends included.
     Range(i32, i32),
+    /// Days from the event to the date, both ends included; for a set of dates, of one of them.
+    Within(i32, i32),
     /// Recorded, or not recorded.
     Present(bool),
+}
+
+/// A condition on a case or on a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// A field of the case, or of the counted row.
+    Field(String, Test),
+    /// A computed value; the test is [`Test::Range`] or [`Test::Present`].
+    Value(String, Test),
+    /// At least one of these groups holds as a whole.
+    Any(Vec<Vec<Condition>>),
+    /// The case has a row like this.
+    Has(HasRow),
+}
+
+/// A row that a case must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HasRow {
+    /// Of this subform.
+    pub subform: String,
+    /// That fulfils these.
+    pub tests: Vec<Condition>,
+    /// With this date.
+    pub date: Option<String>,
+    /// Days from the event to that date, both ends included.
+    pub within: (i32, i32),
 }
 
 /// An indicator.
@@ -161,20 +291,109 @@ pub struct IndicatorDefinition {
     pub title: Labels,
     /// Its definition in words.
     pub definition: Labels,
-    /// What it counts.
-    pub count: Count,
-    /// Conditions on the case, all of which must hold.
-    pub filter: Vec<(String, Test)>,
-    /// Conditions on the row.
-    pub rows: Vec<(String, Test)>,
-    /// What places it in a period.
-    pub placed: Placed,
+    /// Where it is asked for: set and code.
+    pub framework: Vec<Framework>,
+    /// `up` or `down`: which way is better, if that can be said.
+    pub direction: Option<String>,
+    /// Where it is declared.
+    pub written: Written,
+    /// What is counted: one part, the two sides of a ratio, or the alternatives of `any_of`.
+    pub parts: Vec<Part>,
+    /// Whether a case counts once in a cell however many parts it fulfils.
+    pub is_union: bool,
+    /// What is made of the counted.
+    pub summary: Option<Summary>,
     /// The periods it is published for.
     pub periods: Vec<PeriodType>,
     /// The breakdowns it is published in; `[]` is the total.
     pub tables: Vec<Vec<String>>,
     /// The dimension over whose values the denominator is summed, for a share.
     pub share_over: Option<String>,
+}
+
+/// Where a declaration stands: file and line, for errors. What a pack means does not depend on it.
+#[derive(Clone, Default)]
+pub struct Written(pub String);
+
+impl fmt::Debug for Written {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// A code under which a framework asks for an indicator.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Framework {
+    /// The framework.
+    pub set: String,
+    /// Its code.
+    pub code: String,
+}
+
+/// One thing that an indicator counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which side of the figure it adds to.
+    pub role: Role,
+    /// What is counted.
+    pub count: Count,
+    /// Conditions on the case, all of which must hold.
+    pub filter: Vec<Condition>,
+    /// Conditions on the row.
+    pub rows: Vec<Condition>,
+    /// Conditions on the row before it, which must exist.
+    pub follows: Option<Vec<Condition>>,
+    /// For cases: the one row of theirs that `rows` and dimensions read.
+    pub latest: Option<Latest>,
+    /// What places it in a period.
+    pub placed: Placed,
+    /// For a share: conditions that those in the numerator fulfil besides.
+    pub numerator: Option<Numerator>,
+    /// Values of dimensions that the row does not have itself.
+    pub set: BTreeMap<String, String>,
+}
+
+/// Which side of a figure a part adds to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To the count; with a numerator or `share_over` to both sides.
+    Counted,
+    /// To the numerator of a ratio.
+    Numerator,
+    /// To the denominator of a ratio.
+    Denominator,
+}
+
+/// The row with the latest date that is not after the event; of several the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// The subform.
+    pub subform: String,
+    /// Its date.
+    pub by: String,
+}
+
+/// What those in the numerator of a share fulfil.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numerator {
+    /// Conditions on the case.
+    pub filter: Vec<Condition>,
+    /// Conditions on the row.
+    pub rows: Vec<Condition>,
+}
+
+/// What is made of the counted, instead of their number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Summary {
+    /// The mean of a value, in days.
+    Mean(String),
+    /// The median of a value, in days.
+    Median(String),
+    /// How many case workers there are; the field says who they are.
+    Workers(String),
+    /// Cases per case worker.
+    CasesPerWorker(String),
 }
 
 /// A table of anonymized rows.
@@ -187,9 +406,9 @@ pub struct ExtractDefinition {
     /// The subform whose rows it holds; none for cases.
     pub rows_of: Option<String>,
     /// Conditions on the case.
-    pub filter: Vec<(String, Test)>,
+    pub filter: Vec<Condition>,
     /// Conditions on the row.
-    pub rows: Vec<(String, Test)>,
+    pub rows: Vec<Condition>,
     /// Its columns.
     pub columns: Vec<ColumnDefinition>,
 }
@@ -206,4 +425,88 @@ pub enum ColumnDefinition {
         /// The date.
         of: Path,
     },
+}
+
+/// Longest time that a mean or a median takes in, in days: a century.
+pub const DAYS_MAX: i32 = 36_524;
+
+impl Definition {
+    /// The ids of a concept at one instance: those of the configuration, of the pack for it, or of the pack.
+    pub fn concept_ids<'a>(&'a self, name: &str, instance: &'a InstanceDefinition) -> &'a [String] {
+        if let Some(ids) = instance.concepts.get(name) {
+            return ids;
+        }
+        let concept = self.concepts.get(name);
+        let own = concept.and_then(|concept| concept.instances.get(&instance.name));
+        own.or(concept.map(|concept| &concept.ids)).map_or(&[], Vec::as_slice)
+    }
+
+    /// A declared field.
+    pub(super) fn field_of(&self, path: &Path) -> &FieldDefinition {
+        match &path.subform {
+            None => &self.fields[&path.field],
+            Some(subform) => &self.subforms[subform][&path.field],
+        }
+    }
+
+    /// The subform whose rows an origin is read from; none for the case.
+    pub fn subform_of<'a>(&'a self, origin: &'a Origin) -> Option<&'a str> {
+        match origin {
+            Origin::Field(path) => path.subform.as_deref(),
+            Origin::Value(name) => self.values.get(name)?.subform(),
+            Origin::Caseload => None,
+        }
+    }
+
+    /// Whether an origin depends on the event.
+    pub fn depends_on_event(&self, origin: &Origin) -> bool {
+        match origin {
+            Origin::Value(name) => self.values.get(name).is_some_and(ValueDefinition::needs_event),
+            Origin::Field(_) | Origin::Caseload => false,
+        }
+    }
+}
+
+impl ValueDefinition {
+    /// The subform whose rows it is read from; none for the case.
+    pub fn subform(&self) -> Option<&str> {
+        match self {
+            Self::Days { from, to: When::Event } => from.subform.as_deref(),
+            Self::Days { from, to: When::Field(to) } => {
+                from.subform.as_deref().or(to.subform.as_deref())
+            }
+            Self::Age { on: When::Field(on), .. } => on.subform.as_deref(),
+            Self::Age { .. } | Self::Conflict => None,
+        }
+    }
+
+    /// Whether it depends on the event.
+    pub fn needs_event(&self) -> bool {
+        matches!(self, Self::Age { on: When::Event, .. } | Self::Days { to: When::Event, .. })
+    }
+}
+
+impl IndicatorDefinition {
+    /// Whether a case counts once in a cell for any of its rows or parts.
+    pub fn is_distinct(&self) -> bool {
+        self.is_union || self.parts.iter().any(|part| matches!(part.count, Count::CasesWith(_)))
+    }
+
+    /// Whether its figures have a denominator.
+    pub fn has_denominator(&self) -> bool {
+        let ratio = |part: &Part| part.numerator.is_some() || part.role != Role::Counted;
+        self.share_over.is_some()
+            || self.parts.iter().any(ratio)
+            || !matches!(self.summary, None | Some(Summary::Workers(_)))
+    }
+}
+
+impl Part {
+    /// The subform whose rows are counted, or of which one row is read.
+    pub fn subform(&self) -> Option<&str> {
+        match (&self.count, &self.latest) {
+            (Count::Rows(name) | Count::CasesWith(name), _) => Some(name),
+            (Count::Cases, latest) => latest.as_ref().map(|latest| latest.subform.as_str()),
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Dimensions compiled: how the words of a case become a small ordinal, and how many bits it takes.
 
-use crate::indicator::{Band, DimensionDefinition, DimensionKind};
-use crate::model::{Case, Code, Dictionary, Domain, LocationTree, Schema, Slot};
+use crate::indicator::plan::{Compiler, slot_of};
+use crate::indicator::value::Subject;
+use crate::indicator::{Band, DimensionDefinition, DimensionKind, Origin, Plan};
+use crate::model::{Case, Code, Dictionary, Domain, LocationTree, Slot};
 
 /// The value is empty, or could not be read.
 pub(super) const NOT_RECORDED: u32 = 0;
@@ -16,17 +18,32 @@ pub(super) struct Dimension {
     pub(super) name: String,
     /// Whether it is read from a row of the counted subform.
     pub(super) of_row: bool,
-    pub(super) slot: Slot,
+    /// Whether it depends on the event.
+    pub(super) of_event: bool,
+    pub(super) origin: OriginPlan,
     pub(super) reading: Reading,
     /// How many ordinals there are.
     pub(super) size: u32,
 }
 
+/// What a dimension is read from, compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OriginPlan {
+    /// A word of the case or row, or a set of the case.
+    Slot(Slot),
+    /// The value with this index.
+    Value(usize),
+    /// Known only when the cases of a case worker are counted.
+    Caseload,
+}
+
 /// How a word becomes an ordinal.
 #[derive(Clone, Debug)]
 pub(super) enum Reading {
-    /// By option code.
-    Options { ordinals: Vec<u16>, values: Vec<String> },
+    /// By code of an option or an agency.
+    Codes { ordinals: Vec<u16>, values: Vec<String> },
+    /// By concept, for each stream: ordinals by option code.
+    Concepts { ordinals: Vec<Vec<u16>>, values: Vec<String> },
     /// By band.
     Bands(Vec<Band>),
     /// By location code.
@@ -35,29 +52,88 @@ pub(super) enum Reading {
     Boolean,
 }
 
-impl Dimension {
-    pub(super) fn new(
+impl Compiler<'_> {
+    pub(super) fn dimension(
+        &mut self,
         name: &str,
         definition: &DimensionDefinition,
-        slot: Slot,
-        dictionary: &mut Dictionary,
         places: &Places,
-    ) -> Self {
+    ) -> Dimension {
         let (reading, values) = match &definition.kind {
             DimensionKind::Option(values) | DimensionKind::Options(values) => {
-                (options(values, dictionary), values.len())
+                (self.by_code(Domain::Option, values), values.len())
             }
+            DimensionKind::Agency(values) => {
+                let values = if values.is_empty() { self.agencies() } else { values.clone() };
+                (self.by_code(Domain::Agency, &values), values.len())
+            }
+            DimensionKind::Concepts(names) => (self.by_concept(names), names.len()),
             DimensionKind::Bands(bands) => (Reading::Bands(bands.clone()), bands.len()),
             DimensionKind::Boolean => (Reading::Boolean, 2),
             DimensionKind::Location { level } => {
                 (Reading::Location { ordinals: places.ordinals(*level) }, places.places.len())
             }
         };
-        let size = FIRST + u32::try_from(values).expect("lists and trees are bounded");
-        let of_row = definition.from.subform.is_some();
-        Self { name: name.into(), of_row, slot, reading, size }
+        Dimension {
+            name: name.to_owned(),
+            of_row: self.definition.subform_of(&definition.from).is_some(),
+            of_event: self.definition.depends_on_event(&definition.from),
+            origin: match &definition.from {
+                Origin::Field(path) => OriginPlan::Slot(slot_of(self.schema, path)),
+                Origin::Value(name) => OriginPlan::Value(self.value(name)),
+                Origin::Caseload => OriginPlan::Caseload,
+            },
+            reading,
+            size: FIRST + u32::try_from(values).expect("lists and trees are bounded"),
+        }
     }
 
+    fn by_code(&mut self, domain: Domain, values: &[String]) -> Reading {
+        let mut ordinals = Vec::new();
+        for (index, value) in values.iter().enumerate() {
+            let code = self.dictionary.intern(domain, value);
+            note(&mut ordinals, code, index);
+        }
+        Reading::Codes { ordinals, values: values.to_vec() }
+    }
+
+    fn by_concept(&mut self, names: &[String]) -> Reading {
+        let mut streams = Vec::new();
+        for instance in self.instances {
+            let mut ordinals = Vec::new();
+            // Of several concepts the first holds, so it is noted last.
+            for (index, name) in names.iter().enumerate().rev() {
+                for id in self.definition.concept_ids(name, instance) {
+                    let code = self.dictionary.intern(Domain::Option, id);
+                    note(&mut ordinals, code, index);
+                }
+            }
+            streams.push(ordinals);
+        }
+        Reading::Concepts { ordinals: streams, values: names.to_vec() }
+    }
+
+    /// Every agency that is known, in the order in which they were met.
+    fn agencies(&self) -> Vec<String> {
+        let terms = self.dictionary.terms(Domain::Agency);
+        terms.take(AGENCIES_MAX).map(str::to_owned).collect()
+    }
+}
+
+/// Most agencies of a dimension that lists none; later ones are unmapped.
+pub const AGENCIES_MAX: usize = 1_000;
+
+/// Notes the ordinal of a value under its code.
+fn note(ordinals: &mut Vec<u16>, code: Option<Code>, index: usize) {
+    let Some(code) = code else { return };
+    let at = code.0 as usize;
+    if ordinals.len() <= at {
+        ordinals.resize(at + 1, UNMAPPED as u16);
+    }
+    ordinals[at] = (FIRST as usize + index) as u16;
+}
+
+impl Dimension {
     /// Bits that hold every ordinal.
     pub(super) fn bits(&self) -> u32 {
         u32::BITS - (self.size - 1).leading_zeros()
@@ -65,48 +141,54 @@ impl Dimension {
 
     /// Whether one case can have several values.
     pub(super) fn is_set(&self) -> bool {
-        matches!(self.slot, Slot::Set(_))
+        matches!(self.origin, OriginPlan::Slot(Slot::Set(_)))
     }
 
     pub(super) fn is_location(&self) -> bool {
         matches!(self.reading, Reading::Location { .. })
     }
 
-    /// The ordinal of one word.
-    pub(super) fn ordinal(&self, word: u32) -> u32 {
+    /// Whether it is the same for every event of a case.
+    pub(super) fn of_case(&self) -> bool {
+        !self.of_row && !self.of_event && self.origin != OriginPlan::Caseload
+    }
+
+    /// The ordinal of one word of a record of the stream with this index.
+    pub(super) fn ordinal(&self, word: u32, stream: usize) -> u32 {
         if word == 0 {
             return NOT_RECORDED;
         }
+        let by_code = |ordinals: &[u16]| {
+            ordinals.get(word as usize).map_or(UNMAPPED, |ordinal| u32::from(*ordinal))
+        };
         match &self.reading {
-            Reading::Options { ordinals, .. } => {
-                ordinals.get(word as usize).map_or(UNMAPPED, |ordinal| u32::from(*ordinal))
-            }
+            Reading::Codes { ordinals, .. } => by_code(ordinals),
+            Reading::Concepts { ordinals, .. } => by_code(&ordinals[stream]),
             Reading::Location { ordinals } => {
                 ordinals.get(word as usize).copied().unwrap_or(UNMAPPED)
             }
             Reading::Boolean => Case::boolean(word).map_or(NOT_RECORDED, |b| FIRST + u32::from(b)),
-            Reading::Bands(bands) => {
-                let Some(value) = Case::integer(word) else { return NOT_RECORDED };
-                let found = bands.iter().position(|band| (band.from..=band.to).contains(&value));
-                found.map_or(UNMAPPED, |index| FIRST + index as u32)
-            }
+            Reading::Bands(_) => self.band(Case::integer(word)),
         }
     }
 
-    /// The ordinals of a case, sorted, each once; [`NOT_RECORDED`] alone for an empty set.
-    pub(super) fn members(&self, case: &Case, schema: &Schema, into: &mut Vec<u32>) {
-        into.clear();
-        match self.slot {
-            Slot::Word(word) => into.push(self.ordinal(case.word(word))),
-            Slot::Set(set) => {
-                into.extend(case.set(schema, set).iter().map(|word| self.ordinal(*word)));
-                if into.is_empty() {
-                    into.push(NOT_RECORDED);
-                }
-                into.sort_unstable();
-                into.dedup();
-            }
-        }
+    /// The ordinal of a number.
+    pub(super) fn band(&self, value: Option<i32>) -> u32 {
+        let (Some(value), Reading::Bands(bands)) = (value, &self.reading) else {
+            return NOT_RECORDED;
+        };
+        let found = bands.iter().position(|band| (band.from..=band.to).contains(&value));
+        found.map_or(UNMAPPED, |index| FIRST + index as u32)
+    }
+
+    /// The ordinal of a published value, for a part that sets it.
+    pub(super) fn ordinal_of(&self, value: &str) -> u32 {
+        let (Reading::Codes { values, .. } | Reading::Concepts { values, .. }) = &self.reading
+        else {
+            return UNMAPPED;
+        };
+        let found = values.iter().position(|known| known == value);
+        found.map_or(UNMAPPED, |index| FIRST + index as u32)
     }
 
     /// The text of an ordinal.
@@ -116,7 +198,9 @@ impl Dimension {
         };
         let index = index as usize;
         match &self.reading {
-            Reading::Options { values, .. } => values.get(index).map_or("unmapped", String::as_str),
+            Reading::Codes { values, .. } | Reading::Concepts { values, .. } => {
+                values.get(index).map_or("unmapped", String::as_str)
+            }
             Reading::Bands(bands) => bands.get(index).map_or("unmapped", |band| &band.name),
             Reading::Boolean => ["false", "true"][index.min(1)],
             Reading::Location { .. } => {
@@ -126,16 +210,51 @@ impl Dimension {
     }
 }
 
-fn options(values: &[String], dictionary: &mut Dictionary) -> Reading {
-    let codes: Vec<_> = values.iter().map(|id| dictionary.intern(Domain::Option, id)).collect();
-    let length = codes.iter().flatten().map(|code| code.0 as usize + 1).max().unwrap_or(0);
-    let mut ordinals = vec![UNMAPPED as u16; length];
-    for (index, code) in codes.iter().enumerate() {
-        if let Some(code) = code {
-            ordinals[code.0 as usize] = (FIRST as usize + index) as u16;
+impl Plan {
+    /// The single value of a dimension for one event; of a caseload none yet.
+    pub(super) fn ordinal(
+        &self,
+        dimension: &Dimension,
+        subject: &Subject<'_>,
+        stream: usize,
+    ) -> u32 {
+        match dimension.origin {
+            OriginPlan::Slot(Slot::Word(word)) => {
+                let word = match (dimension.of_row, subject.row) {
+                    (false, _) => subject.case.word(word),
+                    (true, Some(row)) => row[usize::from(word)],
+                    (true, None) => 0,
+                };
+                dimension.ordinal(word, stream)
+            }
+            OriginPlan::Value(index) => {
+                dimension.band(self.values[index].value(subject, &self.schema))
+            }
+            OriginPlan::Slot(Slot::Set(_)) | OriginPlan::Caseload => 0,
         }
     }
-    Reading::Options { ordinals, values: values.to_vec() }
+
+    /// The ordinals of a case, sorted, each once; [`NOT_RECORDED`] alone for an empty set.
+    pub(super) fn members(
+        &self,
+        dimension: &Dimension,
+        subject: &Subject<'_>,
+        stream: usize,
+        into: &mut Vec<u32>,
+    ) {
+        into.clear();
+        let OriginPlan::Slot(Slot::Set(set)) = dimension.origin else {
+            into.push(self.ordinal(dimension, subject, stream));
+            return;
+        };
+        let words = subject.case.set(&self.schema, set);
+        into.extend(words.iter().map(|word| dimension.ordinal(*word, stream)));
+        if into.is_empty() {
+            into.push(NOT_RECORDED);
+        }
+        into.sort_unstable();
+        into.dedup();
+    }
 }
 
 /// The places of a pipeline as ordinals, in the order of their codes in the dictionary.

@@ -2,9 +2,10 @@
 
 use crate::indicator::check::Check;
 use crate::indicator::dimension::Dimension;
-use crate::indicator::plan::{checks, slot_of};
+use crate::indicator::plan::Compiler;
+use crate::indicator::value::{Source, Subject};
 use crate::indicator::{ColumnDefinition, ExtractDefinition, Plan, Value};
-use crate::model::{Case, Day, Dictionary, RecordKey, Schema, Slot};
+use crate::model::{Case, Day, RecordKey};
 
 /// An extract, compiled.
 #[derive(Clone, Debug)]
@@ -22,49 +23,39 @@ pub(super) enum ColumnPlan {
     Instance,
     /// The key of the case, four words.
     CaseKey,
-    /// The ordinal of a dimension, read from this word.
-    Dimension { dimension: usize, of_row: bool, word: u16 },
-    /// The first day of the month of a date, read from this word.
-    Month { of_row: bool, word: u16 },
+    /// The ordinal of a dimension.
+    Dimension(usize),
+    /// The first day of the month of a date.
+    Month(Source),
 }
 
 impl ExtractPlan {
     pub(super) fn new(
         definition: &ExtractDefinition,
-        schema: &Schema,
+        compiler: &mut Compiler<'_>,
         dimensions: &[Dimension],
-        dictionary: &mut Dictionary,
     ) -> Self {
-        let subform = definition.rows_of.as_ref().and_then(|name| schema.subform(name));
+        let rows_of = definition.rows_of.as_deref();
+        let subform = rows_of.and_then(|name| compiler.schema.subform(name));
         let mut columns = vec![ColumnPlan::Instance];
         columns.extend(subform.map(|_| ColumnPlan::CaseKey));
         for column in &definition.columns {
             columns.push(match column {
                 ColumnDefinition::Dimension(name) => {
                     let found = dimensions.iter().position(|dimension| dimension.name == *name);
-                    let index = found.expect("the resolver checked the names");
-                    let Dimension { of_row, slot, .. } = dimensions[index];
-                    ColumnPlan::Dimension { dimension: index, of_row, word: word_of(slot) }
+                    ColumnPlan::Dimension(found.expect("the resolver checked the names"))
                 }
                 ColumnDefinition::Month { of, .. } => {
-                    let word = word_of(slot_of(schema, of));
-                    ColumnPlan::Month { of_row: of.subform.is_some(), word }
+                    ColumnPlan::Month(Source::of(compiler.schema, of))
                 }
             });
         }
         Self {
-            filter: checks(schema, None, &definition.filter, dictionary),
-            rows: checks(schema, subform, &definition.rows, dictionary),
+            filter: compiler.checks(None, &definition.filter),
+            rows: compiler.checks(rows_of, &definition.rows),
             subform,
             columns,
         }
-    }
-}
-
-fn word_of(slot: Slot) -> u16 {
-    match slot {
-        Slot::Word(word) => word,
-        Slot::Set(_) => unreachable!("the resolver refuses sets as columns"),
     }
 }
 
@@ -74,24 +65,25 @@ pub type CodedRow = (u16, RecordKey, Box<[u32]>);
 impl Plan {
     /// Hands `give` every row that `case` has in the extracts.
     pub fn extract(&self, key: RecordKey, case: &Case, mut give: impl FnMut(CodedRow)) {
-        let number = self.instance_numbers.get(case.instance().0 as usize).copied().unwrap_or(0);
-        if number == 0 {
-            return;
-        }
+        let Some(stream) = self.stream_of(case) else { return };
+        let translated = self.streams[stream].translated(case, &self.schema);
+        let case = translated.as_ref().unwrap_or(case);
+        // No condition or column of an extract depends on the event: the resolver saw to it.
+        let subject = Subject { case, row: None, event: Day::FIRST };
         for (index, extract) in self.extracts.iter().enumerate() {
-            if !extract.filter.iter().all(|check| check.holds(case, &self.schema)) {
+            if !self.hold(&extract.filter, &subject, stream) {
                 continue;
             }
             let index = u16::try_from(index).expect("packs are bounded");
-            let coded = |row: &[u32]| self.coded(extract, number, key, case, row);
-            match extract.subform {
-                None => give((index, key, coded(&[]))),
-                Some(subform) => {
-                    let rows = case.rows(&self.schema, subform);
-                    for row in rows.filter(|row| extract.rows.iter().all(|c| c.holds_for_row(row)))
-                    {
-                        give((index, Case::row_key(row), coded(row)));
-                    }
+            let Some(subform) = extract.subform else {
+                give((index, key, self.coded(extract, stream, key, &subject)));
+                continue;
+            };
+            for row in case.rows(&self.schema, subform) {
+                let subject = Subject { row: Some(row), ..subject };
+                if self.hold(&extract.rows, &subject, stream) {
+                    let coded = self.coded(extract, stream, key, &subject);
+                    give((index, Case::row_key(row), coded));
                 }
             }
         }
@@ -100,25 +92,20 @@ impl Plan {
     fn coded(
         &self,
         extract: &ExtractPlan,
-        instance: u8,
+        stream: usize,
         key: RecordKey,
-        case: &Case,
-        row: &[u32],
+        subject: &Subject<'_>,
     ) -> Box<[u32]> {
-        let read = |of_row, word| match of_row {
-            true => row[usize::from(word)],
-            false => case.word(word),
-        };
         let mut words = Vec::with_capacity(extract.columns.len() + 3);
         for column in &extract.columns {
             match *column {
-                ColumnPlan::Instance => words.push(u32::from(instance)),
+                ColumnPlan::Instance => words.push(u32::from(self.streams[stream].number)),
                 ColumnPlan::CaseKey => words.extend(key.to_words()),
-                ColumnPlan::Dimension { dimension, of_row, word } => {
-                    words.push(self.dimensions[dimension].ordinal(read(of_row, word)));
+                ColumnPlan::Dimension(index) => {
+                    words.push(self.ordinal(&self.dimensions[index], subject, stream));
                 }
-                ColumnPlan::Month { of_row, word } => {
-                    let day = Case::day(read(of_row, word)).map(Day::first_of_month);
+                ColumnPlan::Month(source) => {
+                    let day = Case::day(subject.word(source)).map(Day::first_of_month);
                     words.push(day.map_or(0, |day| day.0));
                 }
             }
@@ -138,10 +125,10 @@ impl Plan {
                 ColumnPlan::CaseKey => {
                     Value::Key(RecordKey::from_words([next(), next(), next(), next()]))
                 }
-                ColumnPlan::Dimension { dimension, .. } => {
-                    Value::Text(self.dimensions[dimension].text(next(), &self.places))
+                ColumnPlan::Dimension(index) => {
+                    Value::Text(self.dimensions[index].text(next(), &self.places))
                 }
-                ColumnPlan::Month { .. } => Day::from_word(next()).map_or(Value::Null, Value::Date),
+                ColumnPlan::Month(_) => Day::from_word(next()).map_or(Value::Null, Value::Date),
             })
             .collect()
     }

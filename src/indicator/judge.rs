@@ -1,251 +1,417 @@
 //! What one version of a case adds to the finest cells: the meaning of every indicator, for one case at a time.
+//!
+//! For each part of an indicator: the conditions that no event decides; the periods that place it, as runs; for each
+//! of them the conditions and dimensions that the event decides. What an open case adds to a running total is told
+//! at the two ends of a run: added at its first period, taken away at the first period after it.
 
 use smallvec::SmallVec;
 
-use crate::indicator::Plan;
-use crate::indicator::lifecycle::Interval;
-use crate::indicator::plan::{Indicator, PlacedAt};
+use crate::indicator::part::{Indicator, PartPlan, PlacedAt, SummaryPlan};
+use crate::indicator::place::{Context, Run};
 use crate::indicator::table::Family;
-use crate::model::{Case, Cell, Day, Measure, Period, PeriodType};
+use crate::indicator::value::{Source, Subject};
+use crate::indicator::{DAYS_MAX, Plan, Role};
+use crate::model::{Case, Cell, Day, FineCell, Measure, Period};
 
 /// Room for what one case contributes, reused from case to case.
 #[derive(Debug, Default)]
 pub struct Judgement {
     /// Finest cells and what is added to each; a cell may come more than once.
-    pub contributions: Vec<(Cell, Measure)>,
+    pub contributions: Vec<(FineCell, Measure)>,
     /// By dimension of the case: the ordinals of the case.
     members: Vec<Vec<u32>>,
-    /// Periods the case counts in, with the bits of the row's dimensions.
-    placements: Vec<(Period, u32)>,
+    /// By placing: the periods it puts the case in, once they were asked for.
+    runs: Vec<Option<Vec<Run>>>,
+    /// Emptied lists of runs.
+    spare: Vec<Vec<Run>>,
+    /// By family of the indicator at hand: where the case counts.
+    placements: Vec<Vec<Placement>>,
     /// Bits of the case's dimensions, one for each combination of its values.
     combinations: Vec<u32>,
+}
+
+/// One count in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Placement {
+    /// The part, or 0 where parts are alternatives.
+    part: u8,
+    /// Bits of the dimensions of the row and the event.
+    bits: u32,
+    detail: u32,
+    denominator: i32,
+    /// Zero first: of two equal counts the one that is also in the numerator is the later.
+    numerator: i32,
+    first: Period,
+    end: Period,
 }
 
 impl Plan {
     /// Adds to `into.contributions` what `case` contributes on the day `today`.
     pub fn judge(&self, case: &Case, today: Day, into: &mut Judgement) {
-        let Some(instance) = self.instance_number(case) else { return };
-        into.members.resize_with(self.dimensions.len(), Vec::new);
-        for (dimension, members) in self.dimensions.iter().zip(&mut into.members) {
-            if !dimension.of_row {
-                dimension.members(case, &self.schema, members);
-            }
-        }
+        let Some(index) = self.stream_of(case) else { return };
+        let stream = &self.streams[index];
+        let translated = stream.translated(case, &self.schema);
+        let case = translated.as_ref().unwrap_or(case);
         let intervals = self.intervals(case);
+        let context = Context { stream, index, intervals: &intervals, today };
+        let subject = Subject { case, row: None, event: today };
+        into.begin(self);
+        for (dimension, members) in self.dimensions.iter().zip(&mut into.members) {
+            if dimension.of_case() {
+                self.members(dimension, &subject, index, members);
+            }
+        }
         for indicator in &self.indicators {
-            if !indicator.filter.iter().all(|check| check.holds(case, &self.schema)) {
-                continue;
-            }
-            if indicator.subform.is_none() {
-                into.placements.clear();
-                self.place_case(indicator, case, &intervals, today, &mut into.placements);
-            }
-            for index in indicator.families.clone() {
-                let family = &self.families[index];
-                if let Some(subform) = indicator.subform {
-                    into.placements.clear();
-                    self.place_rows(indicator, subform, family, case, &mut into.placements);
-                }
-                if !into.placements.is_empty() {
-                    let table = u16::try_from(index).expect("TABLES_MAX fits");
-                    self.contribute(table, family, instance, into);
-                }
-            }
+            self.judge_indicator(indicator, subject, &context, into);
         }
     }
 
-    /// Whether `case` contributes the same on both days, found without judging it.
-    pub fn sleeps_through(&self, case: &Case, before: Day, after: Day) -> bool {
-        let moved = |day: Day| before < day && day <= after;
-        let same_month = before.first_of_month() == after.first_of_month();
-        self.intervals(case).iter().all(|interval| {
-            let is_past = interval.to.is_some_and(|to| to <= before);
-            let closes = interval.to.is_some_and(moved);
-            !moved(interval.from) && !closes && (same_month || is_past || interval.from > after)
-        })
-    }
-
-    /// Whether `case` says of itself that it is disabled.
-    pub fn is_disabled(&self, case: &Case) -> bool {
-        let state = self.record_state.map(|word| case.word(word));
-        state.and_then(Case::boolean) == Some(false)
-    }
-
-    fn instance_number(&self, case: &Case) -> Option<u8> {
-        let number = self.instance_numbers.get(case.instance().0 as usize).copied();
-        number.filter(|number| *number != 0)
-    }
-
-    fn intervals(&self, case: &Case) -> SmallVec<[Interval; 2]> {
-        let lifecycle = self.lifecycle.as_ref();
-        lifecycle.map_or_else(SmallVec::new, |slots| slots.intervals(case, &self.schema))
-    }
-
-    /// The periods a case counts in, each once.
-    fn place_case(
+    fn judge_indicator(
         &self,
         indicator: &Indicator,
-        case: &Case,
-        intervals: &[Interval],
-        today: Day,
-        into: &mut Vec<(Period, u32)>,
+        subject: Subject<'_>,
+        context: &Context<'_>,
+        into: &mut Judgement,
     ) {
-        for period_type in &indicator.periods {
-            match indicator.placed {
-                PlacedAt::Case(word) => {
-                    into.extend(self.period_of(*period_type, case.word(word)).map(|p| (p, 0)));
-                }
-                PlacedAt::Now => into.push((Period::of(PeriodType::Now, today), 0)),
-                PlacedAt::Presence | PlacedAt::Stock => {
-                    let is_stock = indicator.placed == PlacedAt::Stock;
-                    self.place_intervals(*period_type, is_stock, intervals, today, into);
-                }
-                PlacedAt::Row(_) => {}
+        let family_count = indicator.families.len();
+        if into.placements.len() < family_count {
+            into.placements.resize_with(family_count, Vec::new);
+        }
+        let mut counts = false;
+        for (number, part) in indicator.parts.iter().enumerate() {
+            if self.hold(&part.filter, &subject, context.index) {
+                self.judge_part(indicator, number, part, subject, context, into);
+                counts = true;
             }
+        }
+        if !counts {
+            return;
+        }
+        for (at, index) in indicator.families.clone().enumerate() {
+            let mut placements = std::mem::take(&mut into.placements[at]);
+            if !placements.is_empty() {
+                once(indicator, &mut placements);
+                if indicator.is_running && indicator.by_event {
+                    join(&mut placements);
+                }
+                self.contribute(indicator, index, context.stream.number, &placements, into);
+                placements.clear();
+            }
+            into.placements[at] = placements;
         }
     }
 
-    /// The period of a date in a word, if it is one that is published.
-    fn period_of(&self, period_type: PeriodType, word: u32) -> Option<Period> {
-        let period = Period::of(period_type, Case::day(word)?);
-        (period.start()? >= self.history_start()).then_some(period)
-    }
-
-    /// Presence: any open day, the closing day included. Stock: open at the end of the period, or today in
-    /// the period that is not over.
-    fn place_intervals(
+    /// Places one part: the case, the row that is read for it, or each of its rows.
+    fn judge_part(
         &self,
-        period_type: PeriodType,
-        is_stock: bool,
-        intervals: &[Interval],
-        today: Day,
-        into: &mut Vec<(Period, u32)>,
+        indicator: &Indicator,
+        number: usize,
+        part: &PartPlan,
+        subject: Subject<'_>,
+        context: &Context<'_>,
+        into: &mut Judgement,
     ) {
-        let current = Period::of(period_type, today);
-        let mut next = self.first_period(period_type);
-        for interval in intervals {
-            if interval.from > today {
-                continue;
+        let placing = &self.placings[part.placing];
+        let runs = match into.runs[part.placing].take() {
+            Some(runs) => runs,
+            None => {
+                let mut runs = into.spare.pop().unwrap_or_default();
+                self.place_case(placing, &subject, context, &mut runs);
+                runs
             }
-            let last = match interval.to {
-                Some(to) if to <= today && is_stock => {
-                    let closing = Period::of(period_type, to);
-                    if closing.0 == Period::of(period_type, Day::FIRST).0 {
+        };
+        let at = Counting { indicator, number, part, context };
+        match (part.subform, part.latest) {
+            (Some(subform), None) => {
+                let mut of_row = SmallVec::<[Run; 8]>::new();
+                let mut dated = into.spare.pop().unwrap_or_default();
+                for (position, row) in subject.case.rows(&self.schema, subform).enumerate() {
+                    let runs: &[Run] = match placing.placed {
+                        PlacedAt::Date(Source::Row(word), mature_after) => {
+                            let word = row[usize::from(word)];
+                            dated.clear();
+                            self.place_date(placing, word, mature_after, context, &mut dated);
+                            of_row.clear();
+                            of_row.extend_from_slice(&dated);
+                            &of_row
+                        }
+                        _ => &runs,
+                    };
+                    if runs.is_empty() || !self.follows(part, subform, position, &subject, context)
+                    {
                         continue;
                     }
-                    Period(closing.0 - 1)
+                    let subject = Subject { row: Some(row), ..subject };
+                    self.place(&at, subject, runs, &mut into.placements);
                 }
-                Some(to) if to <= today => Period::of(period_type, to),
-                _ => current,
-            };
-            let mut period = next.max(Period::of(period_type, interval.from));
-            while period <= last {
-                into.push((period, 0));
-                period = period.next();
+                dated.clear();
+                into.spare.push(dated);
             }
-            next = next.max(period);
+            _ => self.place(&at, subject, &runs, &mut into.placements),
         }
+        into.runs[part.placing] = Some(runs);
     }
 
-    /// The first period of a type that is published.
-    fn first_period(&self, period_type: PeriodType) -> Period {
-        let period = Period::of(period_type, self.history_start());
-        if period.start().is_some_and(|start| start < self.history_start()) {
-            period.next()
-        } else {
-            period
-        }
-    }
-
-    /// The periods and row ordinals that rows count in; each once when a case counts once.
-    fn place_rows(
+    /// Whether the row before a row, by the date that places them, fulfils the conditions on it.
+    fn follows(
         &self,
-        indicator: &Indicator,
+        part: &PartPlan,
         subform: usize,
-        family: &Family,
-        case: &Case,
-        into: &mut Vec<(Period, u32)>,
+        position: usize,
+        subject: &Subject<'_>,
+        context: &Context<'_>,
+    ) -> bool {
+        let (Some(checks), PlacedAt::Date(Source::Row(word), _)) =
+            (&part.follows, self.placings[part.placing].placed)
+        else {
+            return true;
+        };
+        let rows = || subject.case.rows(&self.schema, subform).enumerate();
+        let date = |row: &[u32]| Case::day(row[usize::from(word)]);
+        let own = rows().nth(position).and_then(|(at, row)| Some((date(row)?, at)));
+        let dated = rows().filter_map(|(at, row)| Some(((date(row)?, at), row)));
+        let before = dated.filter(|(order, _)| Some(*order) < own).max_by_key(|(order, _)| *order);
+        before.is_some_and(|((event, _), row)| {
+            self.hold(checks, &Subject { row: Some(row), event, ..*subject }, context.index)
+        })
+    }
+
+    /// Places one case or row: in whole runs, or period by period where something depends on the event.
+    fn place(
+        &self,
+        at: &Counting<'_>,
+        subject: Subject<'_>,
+        runs: &[Run],
+        into: &mut [Vec<Placement>],
     ) {
-        for row in case.rows(&self.schema, subform) {
-            if !indicator.rows.iter().all(|check| check.holds_for_row(row)) {
+        let placed = self.placings[at.part.placing].placed;
+        for run in runs {
+            if !placed.is_running() || !at.indicator.by_event {
+                let event = if placed.is_running() { at.context.today } else { run.day };
+                self.place_once(at, Subject { event, ..subject }, (run.first, run.end), into);
                 continue;
             }
-            let word = match indicator.placed {
-                PlacedAt::Row(word) => row[word],
-                PlacedAt::Case(word) => case.word(word),
-                PlacedAt::Presence | PlacedAt::Stock | PlacedAt::Now => continue,
-            };
-            let bits = self.row_bits(family, row);
-            for period_type in &indicator.periods {
-                into.extend(self.period_of(*period_type, word).map(|period| (period, bits)));
+            let mut period = run.first;
+            while period < run.end {
+                let event = self.event_of(placed, *run, period, at.context.today);
+                let next = period.next();
+                self.place_once(at, Subject { event, ..subject }, (period, next), into);
+                period = next;
             }
-        }
-        if indicator.distinct {
-            into.sort_unstable();
-            into.dedup();
         }
     }
 
-    fn row_bits(&self, family: &Family, row: &[u32]) -> u32 {
-        let parts = family.parts.iter().map(|part| (part.shift, &self.dimensions[part.dimension]));
-        let of_row = parts.filter(|(_, dimension)| dimension.of_row);
-        of_row.fold(0, |bits, (shift, dimension)| match dimension.slot {
-            crate::model::Slot::Word(word) => {
-                bits | dimension.ordinal(row[usize::from(word)]) << shift
+    /// Adds one placement to each family, if everything that is to hold does.
+    fn place_once(
+        &self,
+        at: &Counting<'_>,
+        mut subject: Subject<'_>,
+        (first, end): (Period, Period),
+        into: &mut [Vec<Placement>],
+    ) {
+        let Counting { indicator, number, part, context } = *at;
+        if !self.hold(&part.filter_at_event, &subject, context.index) {
+            return;
+        }
+        if let (Some(word), Some(subform)) = (part.latest, part.subform) {
+            let rows = subject.case.rows(&self.schema, subform);
+            let dated = rows.filter_map(|row| Some((Case::day(row[usize::from(word)])?, row)));
+            let past = dated.filter(|(day, _)| *day <= subject.event);
+            subject.row = past.max_by_key(|(day, _)| *day).map(|(_, row)| row);
+        }
+        let fulfils = |checks: &[_]| match (part.subform, subject.row) {
+            (Some(_), None) => checks.is_empty(),
+            _ => self.hold(checks, &subject, context.index),
+        };
+        if !fulfils(&part.rows) {
+            return;
+        }
+        let Some((measure, detail)) = self.measure(at, &subject, fulfils) else { return };
+        for (family, placements) in self.families[indicator.families.clone()].iter().zip(into) {
+            placements.push(Placement {
+                part: if indicator.is_union { 0 } else { number as u8 },
+                bits: self.event_bits(family, part, &subject, context.index),
+                detail,
+                numerator: measure.numerator,
+                denominator: measure.denominator,
+                first,
+                end,
+            });
+        }
+    }
+
+    /// What one count adds, and what is told apart inside the cell; none when it is left out.
+    fn measure(
+        &self,
+        at: &Counting<'_>,
+        subject: &Subject<'_>,
+        fulfils: impl Fn(&[crate::indicator::check::Check]) -> bool,
+    ) -> Option<(Measure, u32)> {
+        let detail = match at.indicator.summary {
+            SummaryPlan::Count => 0,
+            SummaryPlan::Days { value, .. } => {
+                let days = self.values[value].value(subject, &self.schema)?;
+                u32::try_from(days).ok().filter(|_| days <= DAYS_MAX)? + 1
             }
-            crate::model::Slot::Set(_) => bits,
-        })
+            SummaryPlan::Workers { word, .. } => {
+                Some(subject.case.word(word)).filter(|word| *word != 0)?
+            }
+        };
+        let measure = match (at.part.role, &at.part.numerator) {
+            (Role::Counted, Some(numerator)) => {
+                let counts = self.hold(&numerator.filter, subject, at.context.index)
+                    && fulfils(&numerator.rows);
+                Measure { numerator: i32::from(counts), denominator: 1 }
+            }
+            (Role::Counted | Role::Numerator, _) => Measure::ONE,
+            (Role::Denominator, _) => Measure { numerator: 0, denominator: 1 },
+        };
+        Some((measure, detail))
+    }
+
+    /// Bits of the dimensions that belong to the row or the event.
+    fn event_bits(
+        &self,
+        family: &Family,
+        part: &PartPlan,
+        subject: &Subject<'_>,
+        stream: usize,
+    ) -> u32 {
+        let mut bits = 0;
+        for place in &family.parts {
+            let dimension = &self.dimensions[place.dimension];
+            if dimension.of_case() {
+                continue;
+            }
+            let set = part.set.iter().find(|(index, _)| *index == place.dimension);
+            let ordinal = match set {
+                Some((_, ordinal)) => *ordinal,
+                None => self.ordinal(dimension, subject, stream),
+            };
+            bits |= ordinal << place.shift;
+        }
+        bits
     }
 
     /// One contribution for each placement and each combination of the case's values.
-    fn contribute(&self, table: u16, family: &Family, instance: u8, into: &mut Judgement) {
-        let Judgement { contributions, members, placements, combinations } = into;
-        combinations.clear();
-        combinations.push(0);
-        for (index, part) in family.parts.iter().enumerate() {
-            if self.dimensions[part.dimension].of_row || family.share == Some(index) {
-                continue;
-            }
-            let members = &members[part.dimension];
-            let before = combinations.len();
-            for member in &members[1..] {
-                for index in 0..before {
-                    combinations.push(combinations[index] | member << part.shift);
-                }
-            }
-            for bits in &mut combinations[..before] {
-                *bits |= members[0] << part.shift;
-            }
-        }
+    fn contribute(
+        &self,
+        indicator: &Indicator,
+        index: usize,
+        instance: u8,
+        placements: &[Placement],
+        into: &mut Judgement,
+    ) {
+        let family = &self.families[index];
+        let table = u16::try_from(index).expect("TABLES_MAX fits");
+        let Judgement { contributions, members, combinations, .. } = into;
+        self.combine(family, members, combinations);
         let share = family.share.map(|index| family.parts[index]);
-        for (period, row_bits) in placements.iter() {
-            for bits in combinations.iter() {
-                let bits = bits | row_bits;
+        for placement in placements {
+            let Placement { bits: own, detail, numerator, denominator, first, end, .. } =
+                *placement;
+            let mut give = |bits: u32, measure: Measure| {
+                let cell = |period| FineCell::new(Cell::new(table, period, instance, bits), detail);
+                contributions.push((cell(first), measure));
+                if indicator.is_running {
+                    let Measure { numerator, denominator } = measure;
+                    let taken = Measure { numerator: -numerator, denominator: -denominator };
+                    contributions.push((cell(end), taken));
+                }
+            };
+            for bits in combinations.iter().map(|bits| bits | own) {
                 let Some(share) = share else {
-                    contributions.push((Cell::new(table, *period, instance, bits), Measure::ONE));
+                    give(bits, Measure { numerator, denominator });
                     continue;
                 };
                 for ordinal in 0..self.dimensions[share.dimension].size {
                     let counted = members[share.dimension].contains(&ordinal);
-                    let cell = Cell::new(table, *period, instance, bits | ordinal << share.shift);
-                    let numerator = i32::from(counted);
-                    contributions.push((cell, Measure { numerator, denominator: 1 }));
+                    let measure = Measure { numerator: i32::from(counted), denominator: 1 };
+                    give(bits | ordinal << share.shift, measure);
                 }
+            }
+        }
+    }
+
+    /// Bits of the dimensions of the case, one for each combination of its values.
+    fn combine(&self, family: &Family, members: &[Vec<u32>], into: &mut Vec<u32>) {
+        into.clear();
+        into.push(0);
+        for (index, part) in family.parts.iter().enumerate() {
+            if !self.dimensions[part.dimension].of_case() || family.share == Some(index) {
+                continue;
+            }
+            let members = &members[part.dimension];
+            let before = into.len();
+            for member in &members[1..] {
+                for index in 0..before {
+                    into.push(into[index] | member << part.shift);
+                }
+            }
+            for bits in &mut into[..before] {
+                *bits |= members[0] << part.shift;
             }
         }
     }
 }
 
+/// What is being counted for whom.
+#[derive(Clone, Copy)]
+struct Counting<'a> {
+    indicator: &'a Indicator,
+    number: usize,
+    part: &'a PartPlan,
+    context: &'a Context<'a>,
+}
+
+impl Judgement {
+    /// Forgets what was found of the last case, but not its contributions.
+    fn begin(&mut self, plan: &Plan) {
+        self.members.resize_with(plan.dimensions.len(), Vec::new);
+        self.runs.resize_with(plan.placings.len(), || None);
+        for runs in &mut self.runs {
+            self.spare.extend(runs.take());
+        }
+    }
+}
+
+/// Lets a case count once where it is to: of equal counts one stays, one in the numerator if there is one.
+fn once(indicator: &Indicator, placements: &mut Vec<Placement>) {
+    let is_distinct =
+        |part: u8| indicator.is_union || indicator.parts[usize::from(part)].is_distinct;
+    if !indicator.is_union && !indicator.parts.iter().any(|part| part.is_distinct) {
+        return;
+    }
+    let key = |p: &Placement| (p.part, p.first, p.bits, p.detail);
+    placements.sort_unstable_by_key(|p| (key(p), std::cmp::Reverse(p.numerator)));
+    placements.dedup_by(|later, kept| is_distinct(kept.part) && key(later) == key(kept));
+}
+
+/// Joins runs that follow each other and add the same.
+fn join(placements: &mut Vec<Placement>) {
+    let what = |p: &Placement| (p.part, p.bits, p.detail, p.denominator, p.numerator);
+    placements.sort_unstable();
+    placements.dedup_by(|later, kept| {
+        let follows = what(later) == what(kept) && later.first == kept.end;
+        if follows {
+            kept.end = later.end;
+        }
+        follows
+    });
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use jiff::civil::{Date, date};
 
     use super::*;
     use crate::indicator::{Definition, InstanceDefinition, Naming, PackText};
-    use crate::model::{CaseBuilder, Code, Dictionary, Domain, LocationTree, RecordKey};
+    use crate::model::{
+        CaseBuilder, Code, Dictionary, Domain, LocationTree, PeriodType, RecordKey,
+    };
 
     /// A case of the core pack, by the names of its fields.
     struct Story {
@@ -315,21 +481,31 @@ mod tests {
         fn counts(&self, code: &str, period_type: PeriodType, today: Date) -> Vec<String> {
             let mut judgement = Judgement::default();
             self.plan.judge(&self.case(), Day::of(today).unwrap(), &mut judgement);
-            let mut starts = BTreeSet::new();
+            let mut starts = BTreeMap::new();
             for (finest, measure) in &judgement.contributions {
-                for cell in self.plan.roll_up(*finest) {
+                for cell in self.plan.roll_up(finest.cell()) {
                     let text = self.plan.cell(cell);
                     let is_total = text.dimensions.iter().all(|value| *value == "all");
-                    if text.indicator == code
-                        && is_total
-                        && cell.period().period_type() == period_type
-                    {
-                        assert_eq!(*measure, Measure::ONE);
-                        starts.extend(text.period_start.map(|day| day.date().to_string()));
+                    let is_asked = is_total && text.instance == "all" && text.indicator == code;
+                    if is_asked && cell.period().period_type() == period_type {
+                        *starts.entry(cell.period()).or_insert(0) += measure.numerator;
                     }
                 }
             }
-            starts.into_iter().collect()
+            let is_running = matches!(code, "CM-02" | "CM-03");
+            let mut counted = Vec::new();
+            let Some((first, _)) = starts.first_key_value() else { return counted };
+            let (mut period, mut total) = (*first, 0);
+            while period <= *starts.last_key_value().unwrap().0 {
+                let step = starts.get(&period).copied().unwrap_or(0);
+                total = if is_running { total + step } else { step };
+                assert!((0..=1).contains(&total), "one case counts once");
+                if total == 1 {
+                    counted.push(period.start().unwrap().date().to_string());
+                }
+                period = period.next();
+            }
+            counted
         }
     }
 

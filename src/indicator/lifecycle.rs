@@ -62,6 +62,17 @@ impl LifecycleSlots {
         }
     }
 
+    /// Whether the dates of a case and its status disagree; see the table of this module.
+    pub(super) fn conflicts(&self, case: &Case, schema: &Schema) -> bool {
+        let Some(from) = Case::day(case.word(self.opened)) else { return false };
+        let closed_on = Case::day(case.word(self.closed)).map(|day| day.max(from));
+        let is_closed = self.closed_when.contains(&case.word(self.status));
+        match closed_on {
+            None => is_closed,
+            Some(closed_on) => self.reopenings(case, schema, closed_on).is_some() == is_closed,
+        }
+    }
+
     /// The first and the last reopening on or after `closed_on`.
     fn reopenings(&self, case: &Case, schema: &Schema, closed_on: Day) -> Option<(Day, Day)> {
         let (subform, word) = self.reopened?;

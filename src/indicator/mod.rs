@@ -3,28 +3,38 @@
 //! [`Definition`] is a pack as meant; [`Plan`] is the same laid out for speed and bound to the places and
 //! instances of one pipeline.
 
+mod alarm;
+mod breakdown;
 mod catalog;
 mod check;
 mod condition;
+mod counted;
 mod definition;
 mod dimension;
 mod extract;
+mod filter;
 mod instance;
 mod judge;
 mod lifecycle;
 mod naming;
 mod pack;
+mod part;
+mod place;
 mod plan;
 mod published;
+mod raw;
 mod resolve;
 mod spelling;
+mod stream;
 mod table;
+mod value;
 
 pub use catalog::{
-    Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
-    Value,
+    Catalog, CellText, Column, ColumnType, DimensionText, Extract, IndicatorText, Labels, Naming,
+    OptionText, Value,
 };
 pub use definition::*;
+pub use dimension::AGENCIES_MAX;
 pub use extract::CodedRow;
 pub use instance::InstanceDefinition;
 pub use judge::Judgement;
@@ -32,3 +42,4 @@ pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
 pub use spelling::{line_of, misread};
+pub use table::Summing;

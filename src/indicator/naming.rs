@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::indicator::dimension::{Dimension, Reading};
-use crate::indicator::plan::PlacedAt;
+use crate::indicator::dimension::{Dimension, FIRST, Reading};
 use crate::indicator::{
-    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionKind, Extract,
-    IndicatorDefinition, IndicatorText, Labels, Naming, OptionText, Plan, Value,
+    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionText, Extract,
+    IndicatorDefinition, IndicatorText, Labels, Naming, OptionText, Part, Placed, Plan, Role,
+    Summary, Value,
 };
-use crate::model::Cell;
+use crate::model::{Cell, PeriodType};
 
 /// What a dimension holds in a table that is not broken down by it.
 pub const ALL: &str = "all";
@@ -18,7 +18,7 @@ impl Plan {
     pub(super) fn instance_name(&self, number: u8) -> &str {
         match usize::from(number).checked_sub(1) {
             None => ALL,
-            Some(index) => self.instances.get(index).map_or(ALL, |(_, name)| name),
+            Some(index) => self.published.get(index).map_or(ALL, String::as_str),
         }
     }
 }
@@ -33,13 +33,18 @@ impl Naming for Plan {
             dimensions[part.dimension] =
                 self.dimensions[part.dimension].text(ordinal, &self.places);
         }
+        if let Some(caseload) = table.caseload {
+            let dimension = &self.dimensions[caseload.dimension];
+            let ordinal = cell.dimensions() >> caseload.shift;
+            dimensions[caseload.dimension] = dimension.text(ordinal, &self.places);
+        }
         CellText {
             indicator: &indicator.code,
             instance: self.instance_name(cell.instance()),
             period_type: cell.period().period_type().name(),
             period_start: cell.period().start(),
             dimensions,
-            is_share: indicator.is_share,
+            is_share: indicator.has_denominator,
         }
     }
 
@@ -59,25 +64,24 @@ pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
             .iter()
             .map(|dimension| column_of(plan, dimension, "; `all` where not broken down by it"))
             .collect(),
+        dimension_texts: plan.dimensions.iter().map(|dimension| text_of(plan, dimension)).collect(),
         extracts: extracts_of(plan),
         indicators: definition
             .indicators
             .iter()
-            .zip(&plan.indicators)
-            .map(|((code, definition), compiled)| IndicatorText {
+            .map(|(code, definition)| IndicatorText {
                 code: code.clone(),
                 title: definition.title.clone(),
                 definition: definition.definition.clone(),
-                unit: if compiled.is_share { "share" } else { "count" }.into(),
-                kind: match compiled.placed {
-                    PlacedAt::Case(_) | PlacedAt::Row(_) => "flow",
-                    PlacedAt::Presence => "presence",
-                    PlacedAt::Stock => "stock",
-                    PlacedAt::Now => "now",
-                }
-                .into(),
-                not_additive_over: not_additive(plan, definition, compiled.distinct),
+                unit: unit_of(definition).into(),
+                kind: kind_of(definition).into(),
+                not_additive_over: not_additive(plan, definition),
                 pack: definition_pack(plan),
+                periods: periods_of(definition),
+                tables: definition.tables.clone(),
+                has_denominator: definition.has_denominator(),
+                framework: definition.framework.clone(),
+                direction: definition.direction.clone(),
             })
             .collect(),
         options: plan.dimensions.iter().flat_map(|dimension| options_of(plan, dimension)).collect(),
@@ -88,13 +92,22 @@ fn definition_pack(plan: &Plan) -> String {
     plan.definition().packs.join(", ")
 }
 
+fn text_of(plan: &Plan, dimension: &Dimension) -> DimensionText {
+    DimensionText {
+        name: dimension.name.clone(),
+        title: plan.definition().dimensions[&dimension.name].title.clone(),
+        is_place: dimension.is_location(),
+    }
+}
+
 fn column_of(plan: &Plan, dimension: &Dimension, suffix: &str) -> Column {
     let title = plan.definition().dimensions[&dimension.name].title.get("en");
     let title = title.map_or(dimension.name.as_str(), String::as_str);
     let kind = match &dimension.reading {
         Reading::Location { .. } => "code of a place, see locations",
         Reading::Bands(_) => "band",
-        Reading::Options { .. } => "option id, see options",
+        Reading::Codes { .. } => "option id, see options",
+        Reading::Concepts { .. } => "kind of option, see options",
         Reading::Boolean => "true or false",
     };
     Column {
@@ -139,36 +152,76 @@ fn extracts_of(plan: &Plan) -> Vec<Extract> {
     extracts
 }
 
+/// The names of the periods; that of now where there are none.
+fn periods_of(definition: &IndicatorDefinition) -> Vec<String> {
+    match definition.periods.as_slice() {
+        [] => vec![PeriodType::Now.name().to_owned()],
+        periods => periods.iter().map(|period| period.name().to_owned()).collect(),
+    }
+}
+
+fn unit_of(definition: &IndicatorDefinition) -> &'static str {
+    match &definition.summary {
+        Some(Summary::Mean(_) | Summary::Median(_)) => "days",
+        Some(Summary::CasesPerWorker(_)) => "ratio",
+        _ if definition.parts.iter().any(|part| part.role != Role::Counted) => "ratio",
+        _ if definition.has_denominator() => "share",
+        _ => "count",
+    }
+}
+
+fn kind_of(definition: &IndicatorDefinition) -> &'static str {
+    match &definition.parts[..] {
+        [part, ..] => match part.placed {
+            Placed::Flow(_) => "flow",
+            Placed::Cohort { .. } => "cohort",
+            Placed::Presence => "presence",
+            Placed::Stock => "stock",
+            Placed::Now => "now",
+        },
+        [] => "flow",
+    }
+}
+
 /// Over periods a presence, a stock or a distinct count never adds up; over a dimension it does not where
-/// one case has several values.
-fn not_additive(plan: &Plan, definition: &IndicatorDefinition, distinct: bool) -> Vec<String> {
-    use crate::indicator::Placed;
+/// one case has several values. Means, medians and case workers add up over nothing.
+fn not_additive(plan: &Plan, definition: &IndicatorDefinition) -> Vec<String> {
+    let distinct = definition.is_distinct();
+    let is_flow = |part: &Part| matches!(part.placed, Placed::Flow(_) | Placed::Cohort { .. });
     let mut names = Vec::new();
-    if distinct || !matches!(definition.placed, Placed::Flow(_)) {
+    if distinct || definition.summary.is_some() || !definition.parts.iter().all(is_flow) {
         names.push("period".to_owned());
     }
+    if definition.summary.is_some() {
+        names.push("instance".to_owned());
+    }
     let used = |name: &String| definition.tables.iter().any(|table| table.contains(name));
-    for (name, dimension) in &plan.definition().dimensions {
-        let several = matches!(dimension.kind, DimensionKind::Options(_));
-        if used(name) && (several || distinct && dimension.from.subform.is_some()) {
+    for ((name, dimension), compiled) in plan.definition().dimensions.iter().zip(&plan.dimensions) {
+        let several = compiled.is_set();
+        let of_event = compiled.of_event || plan.definition().subform_of(&dimension.from).is_some();
+        if used(name) && (several || definition.summary.is_some() || distinct && of_event) {
             names.push(name.clone());
         }
     }
     names
 }
 
+/// The values of a dimension; of places only those that are none, the rest are in `locations`.
 fn options_of(plan: &Plan, dimension: &Dimension) -> Vec<OptionText> {
-    if dimension.is_location() {
-        return Vec::new();
-    }
     let labels = &plan.definition().dimensions[&dimension.name].labels;
-    (0..dimension.size)
+    let size = if dimension.is_location() { FIRST } else { dimension.size };
+    (0..size)
         .map(|ordinal| {
             let value = dimension.text(ordinal, &plan.places).to_owned();
+            let mut label = fixed_label(&value);
+            if let (Reading::Bands(_), FIRST..) = (&dimension.reading, ordinal) {
+                label.insert("en".to_owned(), value.clone());
+            }
+            label.extend(labels.get(&value).cloned().unwrap_or_default());
             OptionText {
                 dimension: dimension.name.clone(),
                 position: i32::try_from(ordinal).unwrap_or(i32::MAX),
-                label: labels.get(&value).cloned().unwrap_or_else(|| fixed_label(&value)),
+                label,
                 value,
             }
         })
@@ -177,12 +230,12 @@ fn options_of(plan: &Plan, dimension: &Dimension) -> Vec<OptionText> {
 
 /// The label of a value that means the same in every pack.
 fn fixed_label(value: &str) -> Labels {
-    let label = match value {
-        "not_recorded" => "Not recorded",
-        "unmapped" => "Other value",
-        "true" => "Yes",
-        "false" => "No",
+    let (en, km) = match value {
+        "not_recorded" => ("Not recorded", "មិនបានកត់ត្រា"),
+        "unmapped" => ("Other value", "តម្លៃផ្សេងទៀត"),
+        "true" => ("Yes", "បាទ/ចាស"),
+        "false" => ("No", "ទេ"),
         _ => return BTreeMap::new(),
     };
-    BTreeMap::from([("en".to_owned(), label.to_owned())])
+    [("en", en), ("km", km)].map(|(language, text)| (language.to_owned(), text.to_owned())).into()
 }

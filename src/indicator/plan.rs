@@ -5,15 +5,18 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
-use crate::indicator::check::Check;
+use crate::indicator::alarm::Alarms;
 use crate::indicator::dimension::{Dimension, Places};
 use crate::indicator::extract::ExtractPlan;
 use crate::indicator::lifecycle::LifecycleSlots;
-use crate::indicator::table::{Family, Table, tabulate};
-use crate::indicator::{Catalog, Count, Definition, InstanceDefinition, Path, Placed, Test};
+use crate::indicator::part::{Indicator, Placing};
+use crate::indicator::stream::{Stream, streams_of};
+use crate::indicator::table::{Family, Table};
+use crate::indicator::value::ValuePlan;
+use crate::indicator::{Catalog, Definition, InstanceDefinition, Path};
 use crate::model::{
-    Code, Day, Dictionary, Domain, Field, FieldType, INSTANCES_MAX, LocationTree, PeriodType,
-    RowField, Schema, Slot, Subform,
+    Case, Code, Day, Dictionary, Domain, Field, FieldType, LocationTree, RowField, Schema, Slot,
+    Subform,
 };
 
 /// Everything the dataflow and the sink need to know of a pack. Immutable; a changed pack, tree or list of
@@ -23,47 +26,60 @@ pub struct Plan {
     pub(super) definition: Arc<Definition>,
     pub(super) schema: Arc<Schema>,
     pub(super) catalog: Catalog,
-    pub(super) instances: Vec<(Code, String)>,
-    /// By instance code: the number in a cell; 0 for an instance that is not configured.
-    pub(super) instance_numbers: Vec<u8>,
+    /// The streams of records, each with its code.
+    instances: Vec<(Code, String)>,
+    /// What is known of each stream, in the same order.
+    pub(super) streams: Vec<Stream>,
+    /// By instance code: index of its stream.
+    stream_indices: Vec<Option<u16>>,
+    /// The names that streams are published under; the number in a cell is one more than the index.
+    pub(super) published: Vec<String>,
     pub(super) places: Places,
+    pub(super) values: Vec<ValuePlan>,
     pub(super) dimensions: Vec<Dimension>,
     pub(super) lifecycle: Option<LifecycleSlots>,
     /// The word of `record_state`, if the pack reads it.
-    pub(super) record_state: Option<u16>,
+    record_state: Option<u16>,
+    /// What places cases in periods, each way once, however many indicators share it.
+    pub(super) placings: Vec<Placing>,
     pub(super) indicators: Vec<Indicator>,
     pub(super) families: Vec<Family>,
     pub(super) tables: Vec<Table>,
     pub(super) extracts: Vec<ExtractPlan>,
+    pub(super) alarms: Alarms,
+    /// How many agencies were known, if a dimension takes any that is.
+    agencies_known: Option<usize>,
 }
 
-/// An indicator, compiled.
-#[derive(Clone, Debug)]
-pub(super) struct Indicator {
-    pub(super) code: String,
-    pub(super) filter: Vec<Check>,
-    pub(super) rows: Vec<Check>,
-    /// The subform whose rows are counted.
-    pub(super) subform: Option<usize>,
-    /// Whether a case counts once however many rows it has.
-    pub(super) distinct: bool,
-    pub(super) placed: PlacedAt,
-    pub(super) periods: Vec<PeriodType>,
-    pub(super) is_share: bool,
-    /// Its families, as a range of [`Plan::families`].
-    pub(super) families: std::ops::Range<usize>,
+/// What everything is compiled from.
+pub(super) struct Compiler<'a> {
+    pub(super) definition: &'a Definition,
+    pub(super) schema: &'a Schema,
+    pub(super) dictionary: &'a mut Dictionary,
+    pub(super) instances: &'a [InstanceDefinition],
 }
 
-/// What places an indicator in a period, compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PlacedAt {
-    /// By a word of the case.
-    Case(u16),
-    /// By a word of the row.
-    Row(usize),
-    Presence,
-    Stock,
-    Now,
+impl Compiler<'_> {
+    /// The codes of ids; they are made if they have none.
+    pub(super) fn codes(&mut self, domain: Domain, ids: &[String]) -> Vec<u32> {
+        ids.iter().filter_map(|id| self.dictionary.intern(domain, id)).map(|code| code.0).collect()
+    }
+
+    /// The codes of the ids of concepts, for each stream.
+    pub(super) fn concepts(&mut self, names: &[String]) -> Vec<Vec<u32>> {
+        let (definition, instances) = (self.definition, self.instances);
+        let ids_at = |instance| -> Vec<String> {
+            let ids = names.iter().flat_map(|name| definition.concept_ids(name, instance));
+            ids.cloned().collect()
+        };
+        instances.iter().map(|instance| self.codes(Domain::Option, &ids_at(instance))).collect()
+    }
+
+    /// The index of a value.
+    pub(super) fn value(&self, name: &str) -> usize {
+        let found = self.definition.values.keys().position(|known| known == name);
+        found.expect("the resolver checked the names")
+    }
 }
 
 impl Plan {
@@ -79,107 +95,60 @@ impl Plan {
         tree: &LocationTree,
         dictionary: &mut Dictionary,
     ) -> Result<Self> {
-        if instances.len() > INSTANCES_MAX {
-            let what = format!("{} instances, at most {INSTANCES_MAX} fit", instances.len());
-            return Err(super::resolve::too_large(&what, "run a second pipeline for the rest"));
-        }
-        let instances: Vec<_> = instances
-            .iter()
-            .filter_map(|instance| {
-                let code = dictionary.intern(Domain::Instance, &instance.name)?;
-                Some((code, instance.name.clone()))
-            })
-            .collect();
         let schema = Arc::new(schema_of(&definition));
-        let places = Places::new(tree, dictionary);
-        let dimensions: Vec<_> = definition
-            .dimensions
-            .iter()
-            .map(|(name, dimension)| {
-                let slot = slot_of(&schema, &dimension.from);
-                Dimension::new(name, dimension, slot, dictionary, &places)
-            })
+        let lifecycle = lifecycle_of(&definition, &schema, dictionary);
+        let mut compiler =
+            Compiler { definition: &definition, schema: &schema, dictionary, instances };
+        let (codes, streams, published) = streams_of(&mut compiler)?;
+        let places = Places::new(tree, compiler.dictionary);
+        let dimensions = definition.dimensions.iter();
+        let dimensions: Vec<_> = dimensions
+            .map(|(name, dimension)| compiler.dimension(name, dimension, &places))
             .collect();
+        let values = definition.values.values();
         let mut plan = Self {
             record_state: record_state_of(&schema),
-            lifecycle: lifecycle_of(&definition, &schema, dictionary),
+            values: values.map(|v| ValuePlan::new(v, &schema, lifecycle.as_ref())).collect(),
+            lifecycle,
             catalog: Catalog::default(),
-            instance_numbers: instance_numbers(&instances),
+            stream_indices: indices_of(&codes),
+            instances: codes,
+            streams,
+            published,
+            placings: Vec::new(),
             indicators: Vec::new(),
             families: Vec::new(),
             tables: Vec::new(),
             extracts: Vec::new(),
-            definition,
-            schema,
-            instances,
+            alarms: Alarms::default(),
+            agencies_known: agencies_known(&definition, compiler.dictionary),
+            definition: Arc::clone(&definition),
+            schema: Arc::clone(&schema),
             places,
             dimensions,
         };
-        plan.lay_out_indicators(dictionary)?;
-        plan.lay_out_extracts(dictionary);
-        plan.catalog = super::naming::catalog_of(&plan, plan.fingerprint());
+        plan.lay_out_indicators(&mut compiler)?;
+        for extract in definition.extracts.values() {
+            let compiled = ExtractPlan::new(extract, &mut compiler, &plan.dimensions);
+            plan.extracts.push(compiled);
+        }
+        plan.alarms = Alarms::of(&plan);
+        plan.catalog = super::naming::catalog_of(&plan, plan.fingerprint(instances));
         Ok(plan)
     }
 
-    fn lay_out_indicators(&mut self, dictionary: &mut Dictionary) -> Result<()> {
-        let definition = Arc::clone(&self.definition);
-        for (code, indicator) in &definition.indicators {
-            let (subform, distinct) = match &indicator.count {
-                Count::Cases => (None, false),
-                Count::Rows(name) => (self.schema.subform(name), false),
-                Count::CasesWith(name) => (self.schema.subform(name), true),
-            };
-            let families_start = self.families.len();
-            tabulate(self, code, indicator, distinct)?;
-            self.indicators.push(Indicator {
-                code: code.clone(),
-                filter: checks(&self.schema, None, &indicator.filter, dictionary),
-                rows: checks(&self.schema, subform, &indicator.rows, dictionary),
-                subform,
-                distinct,
-                placed: self.placed(&indicator.placed),
-                periods: match indicator.placed {
-                    Placed::Now => vec![PeriodType::Now],
-                    _ => indicator.periods.clone(),
-                },
-                is_share: indicator.share_over.is_some(),
-                families: families_start..self.families.len(),
-            });
-        }
-        Ok(())
-    }
-
-    fn placed(&self, placed: &Placed) -> PlacedAt {
-        match placed {
-            Placed::Flow(path) => match (slot_of(&self.schema, path), &path.subform) {
-                (Slot::Word(word), None) => PlacedAt::Case(word),
-                (Slot::Word(word), Some(_)) => PlacedAt::Row(usize::from(word)),
-                (Slot::Set(_), _) => unreachable!("a date is kept in a word"),
-            },
-            Placed::Presence => PlacedAt::Presence,
-            Placed::Stock => PlacedAt::Stock,
-            Placed::Now => PlacedAt::Now,
-        }
-    }
-
-    fn lay_out_extracts(&mut self, dictionary: &mut Dictionary) {
-        let definition = Arc::clone(&self.definition);
-        for extract in definition.extracts.values() {
-            let compiled = ExtractPlan::new(extract, &self.schema, &self.dimensions, dictionary);
-            self.extracts.push(compiled);
-        }
-    }
-
     /// Changes whenever anything that decides a row changes: packs, instances or places.
-    fn fingerprint(&self) -> u64 {
+    fn fingerprint(&self, instances: &[InstanceDefinition]) -> u64 {
         let mut hash = Sha256::new();
         hash.update(format!("{:?}", self.definition));
-        let names: Vec<_> = self.instances.iter().map(|(_, name)| name).collect();
-        hash.update(format!("{names:?}"));
+        hash.update(format!("{instances:?}"));
         for place in &self.places.places {
             let lineage = place.lineage.iter().map(|ordinal| (ordinal - 2) as usize);
             let codes: Vec<_> = lineage.map(|index| &self.places.places[index].code).collect();
             hash.update(format!("{codes:?}"));
+        }
+        for dimension in self.dimensions.iter().filter(|_| self.agencies_known.is_some()) {
+            hash.update(format!("{:?}", dimension.size));
         }
         let digest = hash.finalize();
         u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
@@ -200,7 +169,7 @@ impl Plan {
         &self.catalog
     }
 
-    /// The configured instances.
+    /// The configured streams of records.
     pub fn instances(&self) -> &[(Code, String)] {
         &self.instances
     }
@@ -208,6 +177,23 @@ impl Plan {
     /// Periods that begin before this day are not published.
     pub fn history_start(&self) -> Day {
         self.definition.history_start
+    }
+
+    /// Whether agencies were met that have no value of their own yet: then the plan is to be compiled anew.
+    pub fn lacks_agencies(&self, dictionary: &Dictionary) -> bool {
+        let known = self.agencies_known.unwrap_or(usize::MAX);
+        known < super::dimension::AGENCIES_MAX && dictionary.code_count(Domain::Agency) > known
+    }
+
+    /// Whether `case` says of itself that it is disabled.
+    pub fn is_disabled(&self, case: &Case) -> bool {
+        let state = self.record_state.map(|word| case.word(word));
+        state.and_then(Case::boolean) == Some(false)
+    }
+
+    /// The index of the stream that a case came from, if it is configured.
+    pub(super) fn stream_of(&self, case: &Case) -> Option<usize> {
+        self.stream_indices.get(case.instance().0 as usize).copied().flatten().map(usize::from)
     }
 }
 
@@ -234,24 +220,6 @@ pub(super) fn slot_of(schema: &Schema, path: &Path) -> Slot {
             Slot::Word(u16::try_from(Subform::KEY_WORDS + index).expect("packs are bounded"))
         }
     }
-}
-
-/// Compiles conditions on a case, or on the rows of `subform`.
-pub(super) fn checks(
-    schema: &Schema,
-    subform: Option<usize>,
-    tests: &[(String, Test)],
-    dictionary: &mut Dictionary,
-) -> Vec<Check> {
-    let subform = subform.map(|index| schema.subforms()[index].name.clone());
-    tests
-        .iter()
-        .map(|(field, test)| {
-            let path = Path { subform: subform.clone(), field: field.clone() };
-            let slot = slot_of(schema, &path);
-            Check::new(slot, test, dictionary)
-        })
-        .collect()
 }
 
 fn lifecycle_of(
@@ -284,11 +252,20 @@ fn record_state_of(schema: &Schema) -> Option<u16> {
     }
 }
 
-fn instance_numbers(instances: &[(Code, String)]) -> Vec<u8> {
+fn indices_of(instances: &[(Code, String)]) -> Vec<Option<u16>> {
     let length = instances.iter().map(|(code, _)| code.0 as usize + 1).max().unwrap_or(0);
-    let mut numbers = vec![0; length];
+    let mut indices = vec![None; length];
     for (index, (code, _)) in instances.iter().enumerate() {
-        numbers[code.0 as usize] = u8::try_from(index + 1).expect("INSTANCES_MAX fits");
+        indices[code.0 as usize] = u16::try_from(index).ok();
     }
-    numbers
+    indices
+}
+
+/// How many agencies are known, if a dimension takes any that is.
+fn agencies_known(definition: &Definition, dictionary: &Dictionary) -> Option<usize> {
+    use crate::indicator::DimensionKind;
+    let takes_any =
+        |kind: &DimensionKind| matches!(kind, DimensionKind::Agency(values) if values.is_empty());
+    let any = definition.dimensions.values().any(|dimension| takes_any(&dimension.kind));
+    any.then(|| dictionary.code_count(Domain::Agency))
 }

@@ -7,7 +7,8 @@ use toml::Spanned;
 
 use crate::error::{Error, Result};
 use crate::indicator::definition::*;
-use crate::indicator::pack::{At, PackText, Place, RawDimension, RawField, RawPacks};
+use crate::indicator::pack::{At, PackText, Place, RawPacks};
+use crate::indicator::raw::{RawAge, RawConcept, RawDays, RawField, RawValue};
 use crate::model::{Day, FieldType};
 
 /// Periods before this day are not published unless a pack says otherwise.
@@ -25,7 +26,9 @@ impl Definition {
         let raw = RawPacks::read(texts)?;
         let mut resolver = Resolver { raw: &raw, definition: empty(&raw)? };
         resolver.fields()?;
+        resolver.concepts()?;
         resolver.lifecycle()?;
+        resolver.values()?;
         resolver.dimensions()?;
         resolver.indicators()?;
         resolver.extracts()?;
@@ -49,6 +52,8 @@ fn empty(raw: &RawPacks) -> Result<Definition> {
         lifecycle: None,
         fields: BTreeMap::new(),
         subforms: BTreeMap::new(),
+        concepts: BTreeMap::new(),
+        values: BTreeMap::new(),
         dimensions: BTreeMap::new(),
         indicators: BTreeMap::new(),
         extracts: BTreeMap::new(),
@@ -72,8 +77,8 @@ impl Resolver<'_> {
                 let key = format!("subforms.{subform}.{name}");
                 self.check_name(&field.place, &key, name)?;
                 self.check_name(&field.place, &key, subform)?;
-                if field.value.field_type == FieldType::Options {
-                    let wrong = "a row of a subform can not hold a set of options";
+                if field.value.field_type.is_set() {
+                    let wrong = "a row of a subform can not hold a set";
                     return Err(self.raw.error(&field.place, &key, wrong));
                 }
                 resolved.insert(name.clone(), field_of(&field.value));
@@ -157,108 +162,109 @@ impl Resolver<'_> {
         Err(self.raw.error(place, key, wrong.to_lowercase()))
     }
 
-    fn dimensions(&mut self) -> Result<()> {
-        for (name, At { value, place }) in &self.raw.dimensions {
-            let key = format!("dimensions.{name}");
+    pub(super) fn field(&self, path: &Path) -> &FieldDefinition {
+        self.definition.field_of(path)
+    }
+
+    fn concepts(&mut self) -> Result<()> {
+        for (name, At { value, place }) in &self.raw.concepts {
+            let key = format!("concepts.{name}");
             self.check_name(place, &key, name)?;
-            let from = self.path(&place.part(&value.from), &key, value.from.get_ref(), ANY_TYPE)?;
-            let kind = self.dimension_kind(&key, place, value, &from)?;
-            self.definition.dimensions.insert(
-                name.clone(),
-                DimensionDefinition {
-                    title: value.title.clone(),
-                    from,
-                    kind,
-                    labels: value.labels.clone(),
-                },
-            );
+            let concept = self.concept_of(&key, place, value)?;
+            self.definition.concepts.insert(name.clone(), concept);
         }
         Ok(())
     }
 
-    fn dimension_kind(
-        &self,
-        key: &str,
-        place: &Place,
-        raw: &RawDimension,
-        from: &Path,
-    ) -> Result<DimensionKind> {
-        let field = self.field(from);
-        let values = || -> Result<Vec<String>> {
-            let values = raw.values.clone().unwrap_or_else(|| field.values.clone());
-            if values.is_empty() || values.len() > LIST_MAX {
-                let wrong =
-                    "expected `values`, here or at the field: only listed option ids are published";
-                return Err(self.raw.error(place, key, wrong));
-            }
-            Ok(values)
-        };
-        match field.field_type {
-            FieldType::Option | FieldType::Agency => Ok(DimensionKind::Option(values()?)),
-            FieldType::Options => Ok(DimensionKind::Options(values()?)),
-            FieldType::Boolean => Ok(DimensionKind::Boolean),
-            FieldType::Integer => {
-                let Some(bands) = &raw.bands else {
-                    return Err(self.raw.error(
-                        place,
-                        key,
-                        "expected `bands` such as [\"0-5\", \"6+\"]",
-                    ));
-                };
-                let place = place.part(bands);
-                let bands = bands.get_ref().iter().map(|band| self.band(&place, key, band));
-                Ok(DimensionKind::Bands(bands.collect::<Result<_>>()?))
-            }
-            FieldType::Location => {
-                let Some(level) = &raw.level else {
-                    return Err(self.raw.error(
-                        place,
-                        key,
-                        "expected `level`, one of [locations] levels",
-                    ));
-                };
-                let levels = &self.raw.levels;
-                let found = levels.iter().position(|known| known == level.get_ref());
-                let level = found.ok_or_else(|| {
-                    let known = levels.iter().map(String::as_str);
-                    self.raw.unknown(&place.part(level), key, "level", level.get_ref(), known)
-                })?;
-                let level = u8::try_from(level).unwrap_or(u8::MAX).min(crate::model::LEVEL_MAX);
-                Ok(DimensionKind::Location { level })
-            }
-            FieldType::Date
-            | FieldType::Datetime
-            | FieldType::BirthMonth
-            | FieldType::Worker
-            | FieldType::Dates => {
-                Err(self.raw.error(place, key, "a date can not be a dimension; use periods"))
-            }
+    fn concept_of(&self, key: &str, place: &Place, raw: &RawConcept) -> Result<ConceptDefinition> {
+        let types = [FieldType::Option, FieldType::Options];
+        let field = self.path(&place.part(&raw.field), key, raw.field.get_ref(), &types)?;
+        let known = &self.field(&field).values;
+        let wrong = format!("expected 1 to {LIST_MAX} `ids`");
+        if raw.ids.is_empty() || raw.ids.len() > LIST_MAX {
+            return Err(self.raw.error(place, key, wrong));
         }
+        if !known.is_empty() {
+            self.all_known(place, key, "listed value", &raw.ids, known)?;
+        }
+        let asserted: Vec<_> = raw.assert_labels.keys().cloned().collect();
+        let mut all = raw.ids.clone();
+        all.extend(raw.instances.values().flatten().cloned());
+        self.all_known(place, key, "id of the concept", &asserted, &all)?;
+        Ok(ConceptDefinition {
+            field,
+            ids: raw.ids.clone(),
+            assert_labels: raw.assert_labels.clone(),
+            instances: raw.instances.clone(),
+        })
     }
 
-    fn band(&self, place: &Place, key: &str, name: &str) -> Result<Band> {
-        let parsed = match name.strip_suffix('+') {
-            Some(from) => from.parse().ok().map(|from| (from, i32::MAX)),
-            None => {
-                name.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
+    fn values(&mut self) -> Result<()> {
+        for (name, At { value, place }) in &self.raw.values {
+            let key = format!("values.{name}");
+            self.check_name(place, &key, name)?;
+            let taken = self.definition.fields.contains_key(name)
+                || self.definition.subforms.values().any(|fields| fields.contains_key(name));
+            if taken || ["any", "has", CASELOAD].contains(&name.as_str()) {
+                return Err(self.raw.error(place, &key, "the name is taken by something else"));
             }
-        };
-        match parsed {
-            Some((from, to)) if from <= to => Ok(Band { name: name.into(), from, to }),
-            _ => {
-                let wrong = format!("{name:?} is no band; expected \"0-5\" or \"18+\"");
-                Err(self.raw.error(place, key, wrong))
-            }
+            let value = match value {
+                RawValue::Age(raw) => self.age(&key, place, raw)?,
+                RawValue::Days(raw) => self.days(&key, place, raw)?,
+                RawValue::Lifecycle(_) if self.definition.lifecycle.is_none() => {
+                    return Err(self.raw.error(place, &key, "expected a [lifecycle]"));
+                }
+                RawValue::Lifecycle(_) => ValueDefinition::Conflict,
+            };
+            self.definition.values.insert(name.clone(), value);
         }
+        Ok(())
     }
 
-    pub(super) fn field(&self, path: &Path) -> &FieldDefinition {
-        match &path.subform {
-            None => &self.definition.fields[&path.field],
-            Some(subform) => &self.definition.subforms[subform][&path.field],
+    fn age(&self, key: &str, place: &Place, raw: &RawAge) -> Result<ValueDefinition> {
+        let of_case = |name: &Spanned<String>, types: &[FieldType]| -> Result<String> {
+            let place = place.part(name);
+            let path = self.path(&place, key, name.get_ref(), types)?;
+            match path.subform {
+                None => Ok(path.field),
+                Some(_) => Err(self.raw.error(&place, key, "expected a field of the case")),
+            }
+        };
+        let born = of_case(&raw.born, &[FieldType::BirthMonth])?;
+        let otherwise = raw.otherwise.as_ref().map(|name| of_case(name, &[FieldType::Integer]));
+        let recorded_on = raw.recorded_on.as_ref().map(|name| of_case(name, DATES));
+        Ok(ValueDefinition::Age {
+            born,
+            on: self.when(key, place, &raw.on)?,
+            otherwise: otherwise.transpose()?,
+            recorded_on: recorded_on.transpose()?,
+        })
+    }
+
+    fn days(&self, key: &str, place: &Place, raw: &RawDays) -> Result<ValueDefinition> {
+        let from = self.path(&place.part(&raw.from), key, raw.from.get_ref(), DATES)?;
+        let to = self.when(key, place, &raw.to)?;
+        if let When::Field(Path { subform: Some(to), .. }) = &to
+            && from.subform.as_ref().is_some_and(|from| from != to)
+        {
+            return Err(self.raw.error(place, key, "the two dates are of different subforms"));
+        }
+        Ok(ValueDefinition::Days { from, to })
+    }
+
+    fn when(&self, key: &str, place: &Place, name: &Spanned<String>) -> Result<When> {
+        match name.get_ref().as_str() {
+            "event" => Ok(When::Event),
+            name_text => self.path(&place.part(name), key, name_text, DATES).map(When::Field),
         }
     }
 }
+
+/// The name from which a dimension takes how many cases a case worker has.
+pub(super) const CASELOAD: &str = "caseload";
+
+/// Types that hold one day.
+pub(super) const DATES: &[FieldType] = &[FieldType::Date, FieldType::Datetime];
 
 pub(super) const ANY_TYPE: &[FieldType] = &[
     FieldType::Option,

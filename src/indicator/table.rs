@@ -3,15 +3,24 @@
 //! A *family* holds the finest cells of several tables of one indicator: all their dimensions at once. Its
 //! cells are what a case contributes to; each table's cells are sums over them. Tables with a dimension in which a
 //! case has several values are apart from those without, or the total would count such a case more than once.
+//!
+//! The caseload of a case worker is known only when the cases of a cell are summed up: it is a dimension of the
+//! table, but not of the family.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::indicator::dimension::OriginPlan;
+use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
-use crate::indicator::{IndicatorDefinition, Plan};
-use crate::model::{Cell, DIMENSION_BITS, TABLES_MAX};
+use crate::indicator::{IndicatorDefinition, Placed, Plan, Written};
+use crate::model::{Cell, DIMENSION_BITS, Measure, TABLES_MAX};
+
+/// Most cells that a table may have for each period: more is read by nobody, and kept and written all the same.
+const TABLE_CELLS_MAX: u64 = 1_000_000;
 
 /// The finest cells of some tables of one indicator.
 #[derive(Clone, Debug)]
@@ -19,6 +28,8 @@ pub(super) struct Family {
     pub(super) parts: Vec<FamilyPart>,
     /// Index into `parts` of the dimension whose values share a denominator.
     pub(super) share: Option<usize>,
+    /// Whether its cells are running totals.
+    is_running: bool,
     /// Tables of the plan that are sums of this family.
     tables: std::ops::Range<usize>,
 }
@@ -35,6 +46,8 @@ pub(super) struct FamilyPart {
 pub(super) struct Table {
     pub(super) indicator: usize,
     pub(super) parts: Vec<TablePart>,
+    /// The caseload dimension, and where its ordinal goes.
+    pub(super) caseload: Option<FamilyPart>,
     /// Index into `parts` of its location dimension, which also adds up into what the place is part of.
     location: Option<usize>,
 }
@@ -56,38 +69,70 @@ impl TablePart {
 }
 
 /// Lays out the families and tables of one indicator at the end of the plan's.
-pub(super) fn tabulate(
-    plan: &mut Plan,
-    code: &str,
-    indicator: &IndicatorDefinition,
-    distinct: bool,
-) -> Result<()> {
+pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinition) -> Result<()> {
+    let distinct = indicator.is_distinct();
     let number = |name: &String| {
         let found = plan.dimensions.iter().position(|dimension| dimension.name == *name);
         found.expect("the resolver checked the names")
     };
     let share = indicator.share_over.as_ref().map(number);
+    let is_running =
+        indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
+    let declared = Declared { code, indicator, share, is_running };
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
+        check_size(plan, declared, &table)?;
         let several = table.iter().copied().filter(|index| {
             let dimension = &plan.dimensions[*index];
-            dimension.is_set() || distinct && dimension.of_row
+            dimension.is_set() || distinct && (dimension.of_row || dimension.of_event)
         });
         groups.entry(several.collect()).or_default().push(table);
     }
     for tables in groups.into_values() {
         let union: BTreeSet<_> = tables.iter().flatten().copied().collect();
         if bits(plan, &union) <= DIMENSION_BITS {
-            add_family(plan, code, &union, share, &tables)?;
+            add_family(plan, declared, &union, &tables)?;
         } else {
             for table in tables {
                 let alone = table.iter().copied().collect();
-                add_family(plan, code, &alone, share, &[table])?;
+                add_family(plan, declared, &alone, &[table])?;
             }
         }
     }
     Ok(())
+}
+
+/// Refuses a table that would be larger than anybody can use: found before it is computed, not after.
+fn check_size(plan: &Plan, declared: Declared<'_>, table: &[usize]) -> Result<()> {
+    let mut cells = table.iter().map(|index| u64::from(plan.dimensions[*index].size) + 1);
+    let cells = cells.try_fold(1_u64, |product, size| product.checked_mul(size));
+    if cells.is_some_and(|cells| cells <= TABLE_CELLS_MAX) {
+        return Ok(());
+    }
+    let names: Vec<_> = table.iter().map(|index| plan.dimensions[*index].name.as_str()).collect();
+    let cells = cells.map_or("more than 2^64".to_owned(), |cells| cells.to_string());
+    let what = format!("the table {names:?} could have {cells} cells for each period");
+    Err(declared.too_large(&what))
+}
+
+/// The indicator whose tables are laid out.
+#[derive(Clone, Copy)]
+struct Declared<'a> {
+    code: &'a str,
+    indicator: &'a IndicatorDefinition,
+    share: Option<usize>,
+    is_running: bool,
+}
+
+impl Declared<'_> {
+    fn too_large(self, what: &str) -> Error {
+        let Written(place) = &self.indicator.written;
+        let what = format!("{place}: indicators.{}.tables: {what}", self.code);
+        let advice =
+            "break it down by fewer dimensions, a coarser level or shorter lists of values";
+        too_large(&what, advice)
+    }
 }
 
 fn bits(plan: &Plan, dimensions: &BTreeSet<usize>) -> u32 {
@@ -96,42 +141,48 @@ fn bits(plan: &Plan, dimensions: &BTreeSet<usize>) -> u32 {
 
 fn add_family(
     plan: &mut Plan,
-    code: &str,
+    declared: Declared<'_>,
     union: &BTreeSet<usize>,
-    share: Option<usize>,
     tables: &[Vec<usize>],
 ) -> Result<()> {
     let wanted = bits(plan, union);
     if wanted > DIMENSION_BITS {
-        let what = format!("a table of {code} needs {wanted} bits, {DIMENSION_BITS} fit");
-        return Err(too_large(
-            &what,
-            "break it down by fewer dimensions, or shorter lists of values",
-        ));
+        let what = format!("a table needs {wanted} bits, {DIMENSION_BITS} fit");
+        return Err(declared.too_large(&what));
     }
     if plan.tables.len() + tables.len() > TABLES_MAX || plan.families.len() >= TABLES_MAX {
         return Err(too_large(&format!("more than {TABLES_MAX} tables"), "declare fewer"));
     }
     let mut shift = 0;
     let mut parts = Vec::new();
-    for dimension in union {
+    let known =
+        union.iter().filter(|index| plan.dimensions[**index].origin != OriginPlan::Caseload);
+    for dimension in known {
         parts.push(FamilyPart { dimension: *dimension, shift });
         shift += plan.dimensions[*dimension].bits();
     }
     let start = plan.tables.len();
     for table in tables {
-        let table = table_of(plan, code, &parts, table)?;
+        let table = table_of(plan, declared, &parts, table)?;
         plan.tables.push(table);
     }
     plan.families.push(Family {
-        share: share.and_then(|share| parts.iter().position(|part| part.dimension == share)),
+        share: declared
+            .share
+            .and_then(|share| parts.iter().position(|part| part.dimension == share)),
         parts,
+        is_running: declared.is_running,
         tables: start..plan.tables.len(),
     });
     Ok(())
 }
 
-fn table_of(plan: &Plan, code: &str, parts: &[FamilyPart], table: &[usize]) -> Result<Table> {
+fn table_of(
+    plan: &Plan,
+    declared: Declared<'_>,
+    parts: &[FamilyPart],
+    table: &[usize],
+) -> Result<Table> {
     let mut to = 0;
     let mut placed = Vec::new();
     for part in parts.iter().filter(|part| table.contains(&part.dimension)) {
@@ -140,15 +191,21 @@ fn table_of(plan: &Plan, code: &str, parts: &[FamilyPart], table: &[usize]) -> R
         placed.push(TablePart { dimension: part.dimension, from: part.shift, to, mask });
         to += bits;
     }
+    let of_caseload = |index: &&usize| plan.dimensions[**index].origin == OriginPlan::Caseload;
+    let mut caseloads = table.iter().filter(of_caseload);
+    let caseload = caseloads.next().map(|index| FamilyPart { dimension: *index, shift: to });
+    if caseloads.next().is_some() {
+        return Err(declared.too_large("a table has two caseload dimensions"));
+    }
     let is_location = |part: &TablePart| plan.dimensions[part.dimension].is_location();
     if placed.iter().filter(|part| is_location(part)).count() > 1 {
-        let what = format!("a table of {code} has two location dimensions");
-        return Err(too_large(&what, "declare a table for each"));
+        return Err(declared.too_large("a table has two location dimensions"));
     }
     Ok(Table {
         indicator: plan.indicators.len(),
         location: placed.iter().position(is_location),
         parts: placed,
+        caseload,
     })
 }
 
@@ -183,4 +240,91 @@ impl Plan {
         }
         cells
     }
+
+    /// What is made of the totals of the table that a rolled-up cell belongs to.
+    pub fn summing(&self, cell: Cell) -> Summing {
+        let indicator = &self.indicators[self.tables[usize::from(cell.table())].indicator];
+        match indicator.summary {
+            SummaryPlan::Count => Summing::Count,
+            SummaryPlan::Days { is_median, .. } => Summing::Days { is_median },
+            SummaryPlan::Workers { .. } => Summing::Workers,
+        }
+    }
+
+    /// Whether the cells of the family that a finest cell belongs to are running totals: what is added at a period
+    /// holds in all later ones, until it is taken away.
+    pub fn is_running(&self, finest: Cell) -> bool {
+        self.families[usize::from(finest.table())].is_running
+    }
+
+    /// What one case worker with so many cases in a cell adds to the cells of case workers.
+    pub fn workload(&self, cell: Cell, cases: i32) -> SmallVec<[(Cell, Measure); 4]> {
+        let mut cells = SmallVec::new();
+        if cases == 0 {
+            return cells;
+        }
+        let table = &self.tables[usize::from(cell.table())];
+        let indicator = &self.indicators[table.indicator];
+        let is_share = indicator.has_denominator;
+        let per_case = matches!(indicator.summary, SummaryPlan::Workers { per_case: true, .. });
+        let Some(caseload) = table.caseload else {
+            let numerator = if per_case { cases } else { 1 };
+            cells.push((cell, Measure { numerator, denominator: i32::from(is_share) }));
+            return cells;
+        };
+        let dimension = &self.dimensions[caseload.dimension];
+        let own = dimension.band(Some(cases));
+        for ordinal in 0..dimension.size {
+            if is_share || ordinal == own {
+                let dimensions = cell.dimensions() | ordinal << caseload.shift;
+                let cell = Cell::new(cell.table(), cell.period(), cell.instance(), dimensions);
+                let numerator = i32::from(ordinal == own);
+                cells.push((cell, Measure { numerator, denominator: i32::from(is_share) }));
+            }
+        }
+        cells
+    }
+
+    /// What a published cell has in common with all that are changed together with it: without its caseload, and,
+    /// of running totals, without its period.
+    pub fn line_of(&self, cell: Cell) -> Cell {
+        let table = &self.tables[usize::from(cell.table())];
+        let kept = table.caseload.map_or(u32::MAX, |caseload| (1 << caseload.shift) - 1);
+        let period = match self.indicators[table.indicator].is_running {
+            true => cell.period().first_of_type(),
+            false => cell.period(),
+        };
+        Cell::new(cell.table(), period, cell.instance(), cell.dimensions() & kept)
+    }
+}
+
+impl Summing {
+    /// Whether the totals are the figures.
+    pub fn is_count(self) -> bool {
+        self == Self::Count
+    }
+
+    /// Whether mean or median is taken.
+    pub fn is_days(self) -> bool {
+        matches!(self, Self::Days { .. })
+    }
+
+    /// Whether case workers are counted.
+    pub fn is_workers(self) -> bool {
+        self == Self::Workers
+    }
+}
+
+/// What is made of the totals of a table's cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Summing {
+    /// They are the figures.
+    Count,
+    /// Their details are numbers of days plus one, of which mean or median is taken.
+    Days {
+        /// Whether the median is published.
+        is_median: bool,
+    },
+    /// Their details are case workers, who are counted.
+    Workers,
 }

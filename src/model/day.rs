@@ -41,6 +41,13 @@ impl Day {
         Self(self.0.saturating_sub(1).max(1))
     }
 
+    /// The number of its week, which begins on Sunday.
+    #[must_use]
+    pub fn week(self) -> u32 {
+        // Day 1 is a Monday, so a multiple of seven is a Sunday.
+        self.0 / 7
+    }
+
     /// The first day of this day's month.
     #[must_use]
     pub fn first_of_month(self) -> Self {

@@ -70,6 +70,11 @@ impl Dictionary {
         self.tables[domain as usize].terms.get(index).map(|term| &**term)
     }
 
+    /// All terms of a domain, in the order of their codes.
+    pub fn terms(&self, domain: Domain) -> impl Iterator<Item = &str> {
+        self.tables[domain as usize].terms.iter().map(|term| &**term)
+    }
+
     /// The code of `term`, made if it has none; `None` when the term is empty, too long or the domain is full.
     pub fn intern(&mut self, domain: Domain, term: &str) -> Option<Code> {
         if let Some(code) = self.code(domain, term) {

@@ -14,12 +14,13 @@ mod epoch;
 mod key;
 mod location;
 mod period;
+mod period_text;
 mod schema;
 mod secret;
 
 pub use batch::{Arrival, Batch, EpochInput, RecordChange, Refusal};
 pub use case::{Case, CaseBuilder};
-pub use cell::{Cell, DIMENSION_BITS, Figure, INSTANCES_MAX, Measure, TABLES_MAX};
+pub use cell::{Cell, DIMENSION_BITS, Figure, FineCell, INSTANCES_MAX, Measure, TABLES_MAX};
 pub use change::{CellChange, Changes, ExtractChange, Reason, Tally};
 pub use cursor::Cursor;
 pub use day::{Day, MonthOfBirth};

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::indicator::Plan;
-use crate::model::{Changes, Epoch, EpochInput, Instant, Interner, Logged, Reason};
+use crate::model::{Changes, Day, Epoch, EpochInput, Instant, Interner, Logged, Reason};
 use crate::report::{self, Event, Metrics};
 use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
@@ -272,7 +272,7 @@ impl Meta {
         reason.unwrap_or(Reason::Several)
     }
 
-    fn epoch_meta(&self, reason: Reason) -> EpochMeta {
-        EpochMeta { at: self.at, reason }
+    fn epoch_meta(&self, reason: Reason, today: Option<Day>) -> EpochMeta {
+        EpochMeta { at: self.at, reason, today, has_tick: self.has_tick }
     }
 }

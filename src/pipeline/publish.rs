@@ -42,10 +42,11 @@ impl Pipeline<'_> {
         watch: Stopwatch,
     ) -> Result<bool> {
         let reason = meta.reason(changes);
+        let epoch_meta = meta.epoch_meta(reason, self.standing.today());
         let mut patience = Patience::new();
         let (durable, rows) = loop {
             let plan = &*self.plan;
-            match self.sink.write(logged, meta.epoch_meta(reason), changes, plan).await {
+            match self.sink.write(logged, epoch_meta, changes, plan).await {
                 Ok(written) => break written,
                 Err(error) if error.kind() == Kind::DataDiffers => {
                     let why = error.to_string();
@@ -74,10 +75,11 @@ impl Pipeline<'_> {
     ) -> Result<bool> {
         let first = meta.reason.filter(|r| *r == Reason::FirstLoad && !self.is_behind);
         let reason = first.unwrap_or(Reason::Reconcile);
+        let meta = meta.epoch_meta(reason, self.standing.today());
         let mut patience = Patience::new();
         let (durable, counts) = loop {
             let plan = &*self.plan;
-            match self.sink.reconcile(logged, meta.epoch_meta(reason), complete, plan).await {
+            match self.sink.reconcile(logged, meta, complete, plan).await {
                 Ok(written) => break written,
                 Err(error) => {
                     if !self.wait_for_postgres(error, &mut patience).await? {

@@ -144,16 +144,15 @@ impl Board {
         self.labels.insert(instance, labels);
     }
 
-    /// Labels that the servers gave for values that the catalog publishes.
+    /// Labels that the servers gave for values that the catalog publishes, in the order of the instances.
     pub(super) fn all_labels(&self, plan: &Plan) -> Vec<OptionText> {
         let mut texts = Vec::new();
         for option in &plan.catalog().options {
             let from = plan.definition().dimensions[&option.dimension].from.to_string();
             let fields = self.labels.values().flatten().filter(|field| field.field == from);
-            let found = fields.flat_map(|field| &field.values).find(|(id, _)| *id == option.value);
-            if let (Some((_, label)), true) = (found, option.label.is_empty()) {
-                texts.push(OptionText { label: label.clone(), ..option.clone() });
-            }
+            let values = fields.flat_map(|field| &field.values);
+            let labels = values.filter(|(id, _)| *id == option.value).map(|(_, label)| label);
+            texts.extend(labels.map(|label| OptionText { label: label.clone(), ..option.clone() }));
         }
         texts
     }

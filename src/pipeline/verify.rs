@@ -65,7 +65,7 @@ pub async fn verify(config: &Config) -> Result<Verified> {
     let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
     let tables = expected(config, &restored);
     let named = Named::new(plan.catalog(), tables);
-    let comparison = sink.compare(&named.complete(), &named).await?;
+    let comparison = sink.compare(&named.complete(), restored.today, &named).await?;
     Ok(Verified { epoch: position.epoch, records: restored.records.len(), comparison })
 }
 

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use super::connection::{connect, failed};
 use super::identifier::Identifier;
 use super::layout::Layout;
-use super::tables::{FIXED, VALUES};
+use super::tables::{FIXED, LATER, VALUES};
 use super::{Settings, schema, schema_name};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::Catalog;
@@ -64,7 +64,8 @@ pub async fn check(settings: &Settings, catalog: &Catalog) -> Result<Check> {
     }
     let schema_exists = schema::exists(&client, &name).await?;
     rights(&client, &name, schema_exists).await?;
-    let mut tables: Vec<_> = FIXED.iter().map(|table| table.name.to_owned()).collect();
+    let fixed = FIXED.iter().chain(LATER);
+    let mut tables: Vec<_> = fixed.map(|table| table.name.to_owned()).collect();
     tables.push(VALUES.to_owned());
     tables.extend(layout.extracts.iter().map(|extract| extract.table.name().to_owned()));
     tables.sort();

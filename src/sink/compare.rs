@@ -13,10 +13,10 @@ use tokio_postgres::{Client, Row};
 use super::cell_key::CellKeys;
 use super::connection::{RECONCILE_STATEMENT_MS_MAX, failed};
 use super::layout::{ExtractLayout, Layout};
-use super::rows::NamedCell;
+use super::rows::{NamedCell, median};
 use crate::error::{Error, Result};
 use crate::indicator::{Naming, Value};
-use crate::model::Changes;
+use crate::model::{Changes, Day, Figure};
 
 /// Most differences that are spelled out.
 const EXAMPLES_MAX: usize = 20;
@@ -61,6 +61,7 @@ pub(super) async fn compare(
     layout: &Layout,
     keys: &CellKeys,
     complete: &Changes,
+    today: Option<Day>,
     naming: &dyn Naming,
 ) -> Result<Comparison> {
     let begin = format!(
@@ -72,7 +73,7 @@ pub(super) async fn compare(
     let mut expected = Expected::new();
     for change in complete.cells.iter().filter(|change| !change.new.is_empty()) {
         let cell = NamedCell::of(change.cell, naming, keys, layout)?;
-        expected.insert(cell.key, hash(&cell_text(&cell, change.new)));
+        expected.insert(cell.key, hash(&cell_text(&cell, change.new, today)));
     }
     let target = format!("{}.indicator_values", layout.schema);
     let missing =
@@ -80,7 +81,7 @@ pub(super) async fn compare(
     for change in complete.cells.iter().filter(|_| !missing.is_empty()) {
         let cell = NamedCell::of(change.cell, naming, keys, layout)?;
         if missing.contains_key(&cell.key) {
-            found.example("missing", &cell_text(&cell, change.new));
+            found.example("missing", &cell_text(&cell, change.new, today));
         }
     }
     for (index, extract) in layout.extracts.iter().enumerate() {
@@ -162,7 +163,7 @@ fn row_text(row: &Row) -> Result<String> {
 }
 
 /// The columns of [`Layout::value_columns`] after the key, as Postgres writes them.
-fn cell_text(cell: &NamedCell<'_>, figure: crate::model::Figure) -> String {
+fn cell_text(cell: &NamedCell<'_>, figure: Figure, today: Option<Day>) -> String {
     let mut text = String::new();
     let named = &cell.text;
     for part in [named.indicator, named.instance, named.period_type] {
@@ -173,6 +174,8 @@ fn cell_text(cell: &NamedCell<'_>, figure: crate::model::Figure) -> String {
     named.dimensions.iter().for_each(|value| put(&mut text, Some(value)));
     put(&mut text, Some(&figure.numerator.to_string()));
     put(&mut text, cell.denominator(figure).map(|d| d.to_string()).as_deref());
+    put(&mut text, median(figure).map(|median| median.to_string()).as_deref());
+    put(&mut text, Some(if cell.is_provisional(today) { "true" } else { "false" }));
     text
 }
 

@@ -8,7 +8,9 @@ use tokio_postgres::{Client, Statement};
 use super::connection::failed;
 use super::encode::{Array, PutValue, Uuid};
 use super::identifier::Identifier;
-use super::{RowCounts, RunId, replaced};
+use super::layout::Layout;
+use super::wide::{column_names, table_name};
+use super::{RowCounts, RunId, replaced, views};
 use crate::error::Result;
 use crate::indicator::{Catalog, Labels, OptionText};
 use crate::model::{Dictionary, Domain, Instant, Location, LocationTree};
@@ -45,16 +47,25 @@ pub struct InstanceStatus {
     pub at: Instant,
 }
 
-/// Writes the rows of `indicators`, `options` and `locations` that differ, in one transaction.
+/// What rows mean: all that [`describe`] writes.
+pub(super) struct Meaning<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) places: &'a LocationTree,
+    pub(super) dictionary: &'a Dictionary,
+    /// Options of the servers.
+    pub(super) labels: &'a [OptionText],
+}
+
+/// Writes the rows of `indicators`, `dimensions`, `options` and `locations` that differ, in one transaction. Where
+/// the columns follow the layout, it also makes wide views that are missing: in tables of an older program.
 pub(super) async fn describe(
     client: &mut Client,
-    schema: &Identifier,
     run: RunId,
-    catalog: &Catalog,
-    places: &LocationTree,
-    dictionary: &Dictionary,
-    labels: &[OptionText],
+    layout: &Layout,
+    is_followed: bool,
+    meaning: &Meaning<'_>,
 ) -> Result<RowCounts> {
+    let schema = &layout.schema;
     let fail = failed("writing what the rows mean");
     let transaction = client.transaction().await.map_err(&fail)?;
     let whole_tables = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on;
@@ -65,8 +76,14 @@ pub(super) async fn describe(
     if may_write.is_empty() {
         return Err(replaced());
     }
+    if is_followed {
+        views::bring_up(&transaction, layout).await?;
+    }
     let mut counts = RowCounts::default();
-    let tables = [indicators(catalog), options(catalog, labels), locations(places, dictionary)];
+    let catalog = meaning.catalog;
+    let options = options(catalog, meaning.labels);
+    let places = locations(meaning.places, meaning.dictionary);
+    let tables = [indicators(catalog)?, dimensions(catalog), options, places];
     for table in &tables {
         let parameters: Vec<&(dyn ToSql + Sync)> =
             table.columns.iter().map(|(_, _, array)| array as &(dyn ToSql + Sync)).collect();
@@ -103,6 +120,10 @@ impl Described {
 
     fn labels(&mut self, column: usize, labels: &Labels) {
         self.text(column, &serde_json::json!(labels).to_string());
+    }
+
+    fn list(&mut self, column: usize, texts: &[String]) {
+        self.text(column, &serde_json::json!(texts).to_string());
     }
 
     fn integer(&mut self, column: usize, number: i32) {
@@ -154,13 +175,13 @@ fn element(kind: &str) -> &'static str {
 
 fn converted(name: &str, kind: &str) -> String {
     match kind {
-        "jsonb" => format!("a.{name}::jsonb"),
+        "jsonb" | "boolean" => format!("a.{name}::{kind}"),
         "list" => format!("ARRAY(SELECT jsonb_array_elements_text(a.{name}::jsonb))"),
         _ => format!("a.{name}"),
     }
 }
 
-fn indicators(catalog: &Catalog) -> Described {
+fn indicators(catalog: &Catalog) -> Result<Described> {
     let columns = [
         ("indicator", "text"),
         ("title", "jsonb"),
@@ -169,36 +190,66 @@ fn indicators(catalog: &Catalog) -> Described {
         ("kind", "text"),
         ("not_additive_over", "list"),
         ("pack", "text"),
+        ("periods", "list"),
+        ("breakdowns", "list"),
+        ("view_column", "text"),
+        ("framework", "jsonb"),
+        ("direction", "text"),
     ];
     let mut table = Described::new("indicators", 1, &columns);
-    for indicator in &catalog.indicators {
+    for (indicator, view_column) in catalog.indicators.iter().zip(column_names(catalog)?) {
+        let breakdowns: Vec<_> = indicator.tables.iter().map(|table| table_name(table)).collect();
+        let codes = indicator.framework.iter();
+        let codes: Vec<_> =
+            codes.map(|one| serde_json::json!({ "set": one.set, "code": one.code })).collect();
         table.text(0, &indicator.code);
         table.labels(1, &indicator.title);
         table.labels(2, &indicator.definition);
         table.text(3, &indicator.unit);
         table.text(4, &indicator.kind);
-        table.text(5, &serde_json::json!(indicator.not_additive_over).to_string());
+        table.list(5, &indicator.not_additive_over);
         table.text(6, &indicator.pack);
+        table.list(7, &indicator.periods);
+        table.list(8, &breakdowns);
+        table.text(9, &view_column);
+        table.text(10, &serde_json::json!(codes).to_string());
+        let direction = indicator.direction.as_deref();
+        table.columns[11].2.push(|array| array.optional(direction, PutValue::text));
+    }
+    Ok(table)
+}
+
+fn dimensions(catalog: &Catalog) -> Described {
+    let columns = [("dimension", "text"), ("title", "jsonb"), ("is_place", "boolean")];
+    let mut table = Described::new("dimensions", 1, &columns);
+    for dimension in &catalog.dimension_texts {
+        table.text(0, &dimension.name);
+        table.labels(1, &dimension.title);
+        table.text(2, if dimension.is_place { "true" } else { "false" });
     }
     table
 }
 
-/// The options of the catalog with its labels, and the labels of the servers where it has none.
+/// The options of the catalog. What the pack says goes first; the servers fill the languages it lacks, the
+/// first of them that has one.
 fn options(catalog: &Catalog, labels: &[OptionText]) -> Described {
     let columns =
         [("dimension", "text"), ("value", "text"), ("position", "integer"), ("label", "jsonb")];
     let mut table = Described::new("options", 2, &columns);
     let mut all = BTreeMap::new();
-    let (labelled, bare): (Vec<_>, Vec<_>) =
-        catalog.options.iter().partition(|option| !option.label.is_empty());
-    for option in labelled.into_iter().chain(labels).chain(bare) {
-        all.entry((&option.dimension, &option.value)).or_insert(option);
+    for option in catalog.options.iter().chain(labels) {
+        let (_, label) = all
+            .entry((&option.dimension, &option.value))
+            .or_insert_with(|| (option.position, Labels::new()));
+        for (language, text) in &option.label {
+            label.entry(language.clone()).or_insert_with(|| text.clone());
+        }
     }
-    for option in all.values() {
-        table.text(0, &option.dimension);
-        table.text(1, &option.value);
-        table.integer(2, option.position);
-        table.labels(3, &option.label);
+    for ((dimension, value), (position, label)) in &all {
+        table.text(0, dimension);
+        table.text(1, value);
+        table.integer(2, *position);
+        table.labels(3, label);
     }
     table
 }

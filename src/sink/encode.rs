@@ -49,6 +49,12 @@ pub(super) trait PutValue {
         buffer.put_i64(number);
     }
 
+    fn double(&mut self, number: f64) {
+        let buffer = self.buffer();
+        buffer.put_i32(8);
+        buffer.put_f64(number);
+    }
+
     fn integer(&mut self, number: i32) {
         let buffer = self.buffer();
         buffer.put_i32(4);
@@ -62,7 +68,7 @@ pub(super) trait PutValue {
     }
 
     fn date(&mut self, day: Day) {
-        self.integer(i32::try_from(day.0).unwrap_or(i32::MAX) - DAYS_BEFORE_2000);
+        self.integer(days(day));
     }
 
     fn instant(&mut self, at: Instant) {
@@ -89,6 +95,32 @@ pub(super) trait PutValue {
             Value::Key(key) => self.key(key.to_bytes()),
         }
     }
+}
+
+/// A `date`: days since 2000.
+fn days(day: Day) -> i32 {
+    i32::try_from(day.0).unwrap_or(i32::MAX) - DAYS_BEFORE_2000
+}
+
+/// A day as a parameter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Date(pub(super) Day);
+
+impl ToSql for Date {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        out.put_i32(days(self.0));
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::DATE
+    }
+
+    to_sql_checked!();
 }
 
 /// A `timestamptz`: microseconds since 2000.

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::identifier::Identifier;
-use super::tables::{FIXED, VALUES, VALUES_HEAD, VALUES_TAIL};
+use super::tables::{FIXED, FROZEN_DIFFERENCES, LABELLED, LATER, VALUES, VALUES_HEAD, VALUES_TAIL};
+use super::wide::{WideView, wide_views};
 use crate::error::{Error, Result};
 use crate::indicator::{Catalog, ColumnType};
 
@@ -41,6 +42,7 @@ pub(super) struct Layout {
     pub(super) schema: Identifier,
     pub(super) dimensions: Vec<ColumnLayout>,
     pub(super) extracts: Vec<ExtractLayout>,
+    pub(super) views: Vec<WideView>,
     pub(super) pack: String,
     pub(super) fingerprint: u64,
 }
@@ -53,8 +55,9 @@ impl Layout {
     pub(super) fn new(schema: &Identifier, catalog: &Catalog) -> Result<Self> {
         let own = VALUES_HEAD.iter().chain(VALUES_TAIL).map(|column| column.0);
         let dimensions = columns(VALUES, own, &catalog.dimensions)?;
-        let mut tables: BTreeSet<&str> = FIXED.iter().map(|table| table.name).collect();
-        tables.extend([VALUES, "data_dictionary", "tonle_migrations"]);
+        let fixed = FIXED.iter().chain(LATER).chain(LABELLED).map(|table| table.name);
+        let mut tables: BTreeSet<&str> = fixed.collect();
+        tables.extend([VALUES, FROZEN_DIFFERENCES, "data_dictionary", "tonle_migrations"]);
         let mut extracts = Vec::with_capacity(catalog.extracts.len());
         for extract in &catalog.extracts {
             if !tables.insert(&extract.table) {
@@ -73,6 +76,7 @@ impl Layout {
         }
         Ok(Self {
             schema: schema.clone(),
+            views: wide_views(schema, catalog, &tables)?,
             dimensions,
             extracts,
             pack: catalog.pack.clone(),
@@ -80,7 +84,8 @@ impl Layout {
         })
     }
 
-    /// The columns of `indicator_values` that are written, with their types; not the generated one.
+    /// The columns of `indicator_values` that say what a cell holds, with their types: neither the generated one
+    /// nor its revision, epoch and moment.
     pub(super) fn value_columns(&self) -> Vec<(String, &'static str)> {
         let plain = |name: &str, sql_type| (format!("\"{name}\""), sql_type);
         let mut columns = vec![
@@ -92,6 +97,7 @@ impl Layout {
         ];
         columns.extend(self.dimensions.iter().map(|d| (d.name.to_string(), "text")));
         columns.extend([plain("numerator", "bigint"), plain("denominator", "bigint")]);
+        columns.extend([plain("median", "double precision"), plain("provisional", "boolean")]);
         columns
     }
 }

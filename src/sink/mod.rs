@@ -11,8 +11,10 @@ mod compare;
 mod connection;
 mod describe;
 mod encode;
+mod freeze;
 mod headline;
 mod identifier;
+mod labels;
 mod layout;
 mod owned;
 mod reconcile;
@@ -20,7 +22,10 @@ mod request;
 mod rows;
 mod schema;
 mod statements;
+mod step_two;
 mod tables;
+mod views;
+mod wide;
 mod write;
 
 use std::fmt;
@@ -29,6 +34,7 @@ use tokio_postgres::{Client, Statement};
 
 use self::cell_key::CellKeys;
 use self::connection::failed;
+use self::describe::Meaning;
 use self::encode::Uuid;
 use self::identifier::Identifier;
 use self::layout::Layout;
@@ -38,12 +44,15 @@ use self::statements::Statements;
 use self::write::{EpochWriter, Head};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{Catalog, Naming, OptionText};
-use crate::model::{Changes, Dictionary, Durable, Epoch, Instant, LocationTree, Logged, Reason};
+use crate::model::{
+    Changes, Day, Dictionary, Durable, Epoch, Instant, LocationTree, Logged, Reason,
+};
 
 pub use self::address::{Address, Protection};
 pub use self::check::{Check, MAJOR_VERSION_MAX, MAJOR_VERSION_MIN, check};
 pub use self::compare::Comparison;
 pub use self::describe::InstanceStatus;
+pub use self::freeze::{Frozen, freeze, frozen};
 pub use self::headline::{Headline, headlines};
 pub use self::reconcile::ReconcileCounts;
 
@@ -109,8 +118,12 @@ impl RowCounts {
 pub struct EpochMeta {
     /// When it was closed; the `updated_at` of its rows.
     pub at: Instant,
-    /// Why rows change.
+    /// Why rows change, where a change does not say it itself.
     pub reason: Reason,
+    /// The day of the last clock tick; figures of a period are provisional until the period ended before it.
+    pub today: Option<Day>,
+    /// Whether that tick is part of this epoch.
+    pub has_tick: bool,
 }
 
 /// The tables in Postgres.
@@ -290,7 +303,9 @@ impl Sink {
         if let Err(error) = self.settle(written).await {
             return self.committed_before(epoch, &owned, error).await;
         }
-        self.owned = Some(Owned { epoch, ..owned });
+        // The first epoch made the tables after `owned` was read.
+        let fingerprint = Some(self.layout.fingerprint);
+        self.owned = Some(Owned { epoch, fingerprint, ..owned });
         Ok((Durable::after_commit(epoch), counts))
     }
 
@@ -364,20 +379,25 @@ impl Sink {
         let _ = self.client.batch_execute(&sql).await;
     }
 
-    /// Compares the tables with `complete` and changes nothing.
+    /// Compares the tables with `complete`, as of the clock tick `today`, and changes nothing.
     ///
     /// # Errors
     /// DataDiffers when the tables have the columns of another pack, else whatever Postgres answers.
-    pub async fn compare(&mut self, complete: &Changes, naming: &dyn Naming) -> Result<Comparison> {
+    pub async fn compare(
+        &mut self,
+        complete: &Changes,
+        today: Option<Day>,
+        naming: &dyn Naming,
+    ) -> Result<Comparison> {
         self.reconnect().await?;
         self.is_unsettled = true;
         let (client, layout, keys) = (&self.client, &self.layout, &self.keys);
-        let found = compare::compare(client, layout, keys, complete, naming).await;
+        let found = compare::compare(client, layout, keys, complete, today, naming).await;
         self.settle(found).await
     }
 
-    /// Fills `indicators`, `options` and `locations`, writing only rows that differ. `labels` are options of
-    /// the servers; those of the catalog go before them.
+    /// Fills `indicators`, `dimensions`, `options` and `locations`, writing only rows that differ. `labels` are
+    /// options of the servers; they fill the languages that the catalog lacks.
     ///
     /// # Errors
     /// Config when another run has taken over, else whatever Postgres answers.
@@ -390,8 +410,9 @@ impl Sink {
     ) -> Result<RowCounts> {
         self.reconnect().await?;
         let owned = self.owned.ok_or_else(|| Error::bug("rows are described before take_over"))?;
-        let (client, schema) = (&mut self.client, &self.schema);
-        describe::describe(client, schema, owned.run, catalog, places, dictionary, labels).await
+        let (is_followed, layout) = (self.follows_catalog(), &self.layout);
+        let meaning = Meaning { catalog, places, dictionary, labels };
+        describe::describe(&mut self.client, owned.run, layout, is_followed, &meaning).await
     }
 
     /// Inserts or updates the row of each instance in `sync_status`; returns how many were written, none when

@@ -7,16 +7,16 @@ use tokio_postgres::{Client, GenericClient};
 
 use super::cell_key::CellKeys;
 use super::connection::{RECONCILE_STATEMENT_MS_MAX, failed};
-use super::encode::{PutValue, Timestamp, Uuid};
+use super::encode::{Date, PutValue, Timestamp, Uuid};
+use super::identifier::Identifier;
 use super::layout::{ExtractLayout, Layout};
 use super::rows::{NamedCell, put_row};
-use super::schema;
-use super::statements::names;
+use super::statements::{self, names};
 use super::write::{Copy, Head, fence_parameters, payload};
-use super::{RowCounts, replaced};
+use super::{RowCounts, replaced, schema};
 use crate::error::{Error, Result};
 use crate::indicator::Naming;
-use crate::model::{Changes, ExtractChange};
+use crate::model::{Changes, ExtractChange, Reason};
 
 /// Memory for sorting and hashing while everything is compared, as Postgres writes it.
 const WORK_MEMORY: &str = "64MB";
@@ -28,6 +28,8 @@ pub struct ReconcileCounts {
     pub cells: RowCounts,
     /// Differences in the tables of anonymized rows.
     pub rows: RowCounts,
+    /// Cells that stopped being provisional because their period ended; among no differences.
+    pub settled: u64,
     /// Cells and rows that were compared.
     pub compared: u64,
 }
@@ -60,14 +62,17 @@ pub(super) struct Reconciler<'a> {
 }
 
 const DOING: &str = "reconciling the tables";
+/// Column of the staged cells: why a cell changes, where that is known for it alone.
+const REASON: &str = "tonle_reason";
 
 impl Reconciler<'_> {
     /// From `BEGIN` to `COMMIT`.
     pub(super) async fn run(&self, complete: &Changes) -> Result<ReconcileCounts> {
         self.begin().await?;
         schema::apply(self.client, self.layout).await?;
-        let mut counts =
-            ReconcileCounts { cells: self.cells(complete).await?, ..ReconcileCounts::default() };
+        let settled = self.settle().await?;
+        let cells = self.cells(complete).await?;
+        let mut counts = ReconcileCounts { cells, settled, ..ReconcileCounts::default() };
         for (index, extract) in self.layout.extracts.iter().enumerate() {
             let index = u16::try_from(index).map_err(|_| Error::bug("65536 extracts"))?;
             let found = self.rows(index, extract, complete).await?;
@@ -99,15 +104,31 @@ impl Reconciler<'_> {
         if found.map_err(failed(DOING))?.len() == 1 { Ok(()) } else { Err(replaced()) }
     }
 
+    /// Marks the periods that ended, so that only what is wrong remains to be found.
+    async fn settle(&self) -> Result<u64> {
+        let Some(today) = self.head.today else { return Ok(0) };
+        let sql = statements::settle(&self.layout.schema);
+        let (today, at) = (Date(today), Timestamp(self.head.at));
+        let settled = self.client.execute(&sql, &[&today, &self.head.epoch, &at]).await;
+        settled.map_err(failed(DOING))
+    }
+
     async fn cells(&self, complete: &Changes) -> Result<RowCounts> {
         let (schema, columns) = (&self.layout.schema, self.layout.value_columns());
         let target = format!("{schema}.indicator_values");
         let staged = Staged::begin(self.client, &target, &columns).await?;
-        let mut copy = staged.copy(self.client, &columns).await?;
+        let mut copied = columns.clone();
+        if !staged.was_empty {
+            copied.push((REASON.to_owned(), "text"));
+        }
+        let mut copy = staged.copy(self.client, &copied).await?;
         let present = || complete.cells.iter().filter(|change| !change.new.is_empty());
         for change in present() {
             let cell = NamedCell::of(change.cell, self.naming, self.keys, self.layout)?;
-            cell.put(copy.row().await?, change.new);
+            cell.put(copy.row().await?, change.new, self.head.today);
+            if !staged.was_empty {
+                copy.rows.optional(change.reason.map(Reason::name), PutValue::text);
+            }
             copy.rows.bigint(self.head.epoch);
             copy.rows.instant(self.head.at);
         }
@@ -119,6 +140,8 @@ impl Reconciler<'_> {
         let mut counts = RowCounts::default();
         if staged.was_empty {
             counts.inserted = self.count(&was_empty, &parameters).await?;
+            let back = statements::come_back(schema, self.head.epoch);
+            self.client.batch_execute(&back).await.map_err(failed(DOING))?;
         } else {
             staged.analyze(self.client).await?;
             counts.deleted = self.count(&delete, &parameters).await?;
@@ -188,8 +211,12 @@ impl Reconciler<'_> {
         let parameters = fence_parameters(&self.head, complete.tally, &counts.total(), payload);
         let parameters: Vec<&(dyn ToSql + Sync)> =
             parameters.iter().map(|p| &**p as &(dyn ToSql + Sync)).collect();
-        let fence = super::statements::fence(self.layout);
+        let fence = statements::fence(self.layout);
         self.client.execute(&fence, &parameters).await.map_err(failed(DOING))?;
+        let sql = format!("UPDATE {schema}.epochs SET rows_settled = $1 WHERE epoch = $2");
+        let settled = counts.settled.cast_signed();
+        let noted = self.client.execute(&sql, &[&settled, &self.head.epoch]).await;
+        noted.map_err(failed(DOING))?;
         self.client.batch_execute("COMMIT").await.map_err(failed(DOING))
     }
 }
@@ -213,7 +240,8 @@ impl Staged {
         }
         let typed = columns.iter().map(|(name, sql_type)| format!("{name} {sql_type}, "));
         let sql = format!(
-            "CREATE TEMPORARY TABLE complete ({}epoch bigint, updated_at timestamptz) ON COMMIT DROP",
+            "CREATE TEMPORARY TABLE complete ({}{REASON} text, epoch bigint, updated_at timestamptz)
+             ON COMMIT DROP",
             typed.collect::<String>()
         );
         client.batch_execute(&sql).await.map_err(failed(DOING))?;
@@ -238,55 +266,69 @@ impl Staged {
     }
 }
 
-/// Notes the first rows; deletes, updates and inserts cells. Parameters of each: epoch, instant, reason.
-fn cell_statements(
-    schema: &impl std::fmt::Display,
-    columns: &[(String, &'static str)],
-) -> [String; 4] {
+/// Notes the first rows; deletes, updates and inserts cells. Parameters of each: epoch, instant, reason, which
+/// holds where a cell has none of its own.
+fn cell_statements(schema: &Identifier, columns: &[(String, &'static str)]) -> [String; 4] {
     let (plain, ours, theirs) = (names("", columns), names("v.", columns), names("t.", columns));
     let log = format!(
-        "INSERT INTO {schema}.changes (epoch, cell, indicator, old_numerator, old_denominator,
-                                       new_numerator, new_denominator, reason, at)
-         SELECT $1::bigint, cell, indicator, old_numerator, old_denominator,
-                numerator, denominator, $3::text, $2::timestamptz"
+        "INSERT INTO {schema}.changes (epoch, cell, indicator, old_numerator, old_denominator, old_median,
+                                       new_numerator, new_denominator, new_median, revision, reason, at)
+         SELECT $1::bigint, cell, indicator, old_numerator, old_denominator, old_median,
+                numerator, denominator, median, revision, coalesce({REASON}, $3::text), $2::timestamptz"
     );
-    let none = "NULL::bigint AS old_numerator, NULL::bigint AS old_denominator";
+    let none = "NULL::bigint AS old_numerator, NULL::bigint AS old_denominator,
+                NULL::double precision AS old_median";
     let was_empty = format!(
-        "WITH logged AS ({log} FROM (SELECT *, {none} FROM {schema}.indicator_values) w RETURNING 1)
+        "WITH logged AS ({log} FROM (SELECT *, {none}, NULL::text AS {REASON}
+                                       FROM {schema}.indicator_values) w RETURNING 1)
          SELECT count(*) FROM logged"
     );
+    let leave = statements::leave(schema);
     let delete = format!(
         "WITH written AS (
              DELETE FROM {schema}.indicator_values v
               WHERE NOT EXISTS (SELECT FROM pg_temp.complete t WHERE t.cell = v.cell)
              RETURNING v.cell, v.indicator, v.numerator AS old_numerator,
-                       v.denominator AS old_denominator,
-                       NULL::bigint AS numerator, NULL::bigint AS denominator),
+                       v.denominator AS old_denominator, v.median AS old_median,
+                       NULL::bigint AS numerator, NULL::bigint AS denominator,
+                       NULL::double precision AS median, v.revision + 1 AS revision,
+                       NULL::text AS {REASON}),
+         gone AS ({leave}),
          logged AS ({log} FROM written)
          SELECT count(*) FROM written"
     );
     let set: String = columns[1..].iter().map(|(name, _)| format!("{name} = t.{name}, ")).collect();
     let update = format!(
         "WITH different AS (
-             SELECT v.cell, v.numerator AS old_numerator, v.denominator AS old_denominator
+             SELECT v.cell, v.numerator AS old_numerator, v.denominator AS old_denominator,
+                    v.median AS old_median,
+                    (v.numerator, v.denominator, v.median)
+                        IS DISTINCT FROM (t.numerator, t.denominator, t.median) AS is_revised
                FROM {schema}.indicator_values v JOIN pg_temp.complete t ON t.cell = v.cell
               WHERE ({ours}) IS DISTINCT FROM ({theirs})),
          written AS (
-             UPDATE {schema}.indicator_values v SET {set}epoch = t.epoch, updated_at = t.updated_at
+             UPDATE {schema}.indicator_values v
+                SET {set}revision = v.revision + d.is_revised::integer,
+                    epoch = t.epoch, updated_at = t.updated_at
                FROM pg_temp.complete t JOIN different d ON d.cell = t.cell WHERE v.cell = t.cell
-             RETURNING v.cell, v.indicator, d.old_numerator, d.old_denominator,
-                       v.numerator, v.denominator),
-         logged AS ({log} FROM written
-              WHERE (old_numerator, old_denominator) IS DISTINCT FROM (numerator, denominator))
+             RETURNING v.cell, v.indicator, d.old_numerator, d.old_denominator, d.old_median,
+                       v.numerator, v.denominator, v.median, v.revision, t.{REASON}, d.is_revised),
+         logged AS ({log} FROM written WHERE is_revised)
          SELECT count(*) FROM written"
     );
     let insert = format!(
-        "WITH written AS (
-             INSERT INTO {schema}.indicator_values ({plain}, epoch, updated_at)
-             SELECT {theirs}, t.epoch, t.updated_at FROM pg_temp.complete t
+        "WITH back AS (
+             DELETE FROM {schema}.tonle_left l USING pg_temp.complete t
+              WHERE l.cell = t.cell
+                AND NOT EXISTS (SELECT FROM {schema}.indicator_values v WHERE v.cell = l.cell)),
+         written AS (
+             INSERT INTO {schema}.indicator_values ({plain}, revision, epoch, updated_at)
+             SELECT {theirs}, coalesce(l.revision, 0) + 1, t.epoch, t.updated_at
+               FROM pg_temp.complete t LEFT JOIN {schema}.tonle_left l ON l.cell = t.cell
               WHERE NOT EXISTS (SELECT FROM {schema}.indicator_values v WHERE v.cell = t.cell)
-             RETURNING cell, indicator, {none}, numerator, denominator),
-         logged AS ({log} FROM written)
+             RETURNING cell, indicator, {none}, numerator, denominator, median, revision),
+         logged AS ({log} FROM (SELECT w.*, t.{REASON} FROM written w
+                                  JOIN pg_temp.complete t ON t.cell = w.cell) w)
          SELECT count(*) FROM written"
     );
     [was_empty, delete, update, insert]

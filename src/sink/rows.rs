@@ -7,7 +7,7 @@ use super::encode::{Array, CopyRows, PutValue};
 use super::layout::{ExtractLayout, Layout};
 use crate::error::{Error, Result};
 use crate::indicator::{CellText, Naming, Value};
-use crate::model::{Cell, Figure, RecordKey};
+use crate::model::{Cell, Day, Figure, Period, PeriodType, RecordKey};
 
 /// Somewhere that takes a row column by column, in order.
 pub(super) trait Columns {
@@ -57,6 +57,8 @@ fn element(sql_type: &str) -> Type {
         "uuid" => Type::UUID,
         "date" => Type::DATE,
         "bigint" => Type::INT8,
+        "double precision" => Type::FLOAT8,
+        "boolean" => Type::BOOL,
         _ => Type::TEXT,
     }
 }
@@ -89,8 +91,16 @@ impl<'a> NamedCell<'a> {
         stored.then_some(figure.denominator)
     }
 
+    /// Whether the period is not known to be over on `today`. Nothing is over before the first clock tick, and
+    /// *now* never is.
+    pub(super) fn is_provisional(&self, today: Option<Day>) -> bool {
+        let (name, start) = (self.text.period_type, self.text.period_start);
+        let period = PeriodType::named(name).zip(start).map(|(t, day)| Period::beginning(t, day));
+        period.and_then(Period::end).zip(today).is_none_or(|(end, today)| end >= today)
+    }
+
     /// Writes the columns of [`Layout::value_columns`].
-    pub(super) fn put(&self, out: &mut impl Columns, figure: Figure) {
+    pub(super) fn put(&self, out: &mut impl Columns, figure: Figure, today: Option<Day>) {
         let text = &self.text;
         out.column(0).key(self.key);
         out.column(1).text(text.indicator);
@@ -103,7 +113,14 @@ impl<'a> NamedCell<'a> {
         let next = 5 + text.dimensions.len();
         out.column(next).bigint(figure.numerator);
         out.column(next + 1).optional(self.denominator(figure), PutValue::bigint);
+        out.column(next + 2).optional(median(figure), PutValue::double);
+        out.column(next + 3).boolean(self.is_provisional(today));
     }
+}
+
+/// The median as stored. Halves of days are exact.
+pub(super) fn median(figure: Figure) -> Option<f64> {
+    figure.median_doubled.map(|doubled| doubled as f64 / 2.0)
 }
 
 /// Writes the columns of [`ExtractLayout::key_and_columns`].

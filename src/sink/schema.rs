@@ -9,10 +9,13 @@ use tokio_postgres::{Client, GenericClient};
 
 use super::connection::failed;
 use super::identifier::{Identifier, literal};
+use super::labels::labels_and_views;
 use super::layout::{ExtractLayout, Layout, sql_type};
+use super::step_two::{beside_values, step_two};
 use super::tables::{
-    ColumnDef, EPOCH, FIXED, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
+    ColumnDef, EPOCH, FIXED, TableDef, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
 };
+use super::views;
 use crate::error::{Error, Result};
 use crate::indicator::ColumnType;
 
@@ -22,11 +25,15 @@ const MIGRATION_LOCK: i64 = 0x746f_6e6c_6500;
 /// Free space in each page of a table whose rows are updated in place, in percent of the page.
 const FILLFACTOR: u8 = 80;
 
-/// A versioned step; it makes the SQL for one schema.
-type Step = (i32, &'static str, fn(&Identifier) -> String);
+/// A versioned step; it makes the SQL for one schema, and is told whether the values of a pack are in it already.
+type Step = (i32, &'static str, fn(&Identifier, bool) -> String);
 
 /// Every step ever released, in order; a released step never changes.
-const STEPS: &[Step] = &[(1, "first tables", first_tables)];
+const STEPS: &[Step] = &[
+    (1, "first tables", first_tables),
+    (2, "medians, revisions, provisional and frozen figures", step_two),
+    (3, "labels and wide views", labels_and_views),
+];
 
 /// Runs the steps that are missing, all in one transaction.
 ///
@@ -61,8 +68,10 @@ pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<
         )
         .advise("use the newer program, or another schema"));
     }
+    let values = Identifier::new(VALUES)?;
+    let has_values = !columns_of(&transaction, schema, &values).await?.is_empty();
     for (version, name, sql) in STEPS.iter().filter(|step| step.0 > done) {
-        let sql = sql(schema);
+        let sql = sql(schema, has_values);
         let noted =
             format!("INSERT INTO {schema}.tonle_migrations (version, name) VALUES ($1, $2)");
         transaction.batch_execute(&sql).await.map_err(&fail)?;
@@ -80,11 +89,15 @@ pub(super) async fn exists(client: &impl GenericClient, schema: &Identifier) -> 
 
 /// Changes the columns and extracts to what the layout declares. Runs in the caller's transaction.
 ///
-/// Columns and extract tables that are no longer declared are dropped, but nothing that hangs on them is.
+/// Columns, extract tables and wide views that are no longer declared are dropped, but nothing of somebody else
+/// that hangs on them is.
 pub(super) async fn apply(client: &impl GenericClient, layout: &Layout) -> Result<()> {
     let fail = failed("changing the tables to the columns of the pack");
-    let mut sql = String::new();
-    values_table(client, layout, &mut sql).await?;
+    let views = views::regeneration(client, layout).await?;
+    let mut sql = views.drop;
+    let leaving = values_table(client, layout, &mut sql).await?;
+    sql.push_str(&views.make);
+    sql.push_str(&leaving);
     let schema = &layout.schema;
     let made = format!("SELECT table_name FROM {schema}.tonle_extracts");
     let made = client.query(&made, &[]).await.map_err(&fail)?;
@@ -107,11 +120,13 @@ pub(super) async fn apply(client: &impl GenericClient, layout: &Layout) -> Resul
     client.batch_execute(&sql).await.map_err(&fail)
 }
 
+/// Makes the table and its new columns; returns the statements that drop those that are no longer declared.
 async fn values_table(
     client: &impl GenericClient,
     layout: &Layout,
     sql: &mut String,
-) -> Result<()> {
+) -> Result<String> {
+    let mut leaving = String::new();
     let schema = &layout.schema;
     let table = Identifier::new(VALUES)?;
     let there = columns_of(client, schema, &table).await?;
@@ -128,14 +143,16 @@ async fn values_table(
              CREATE INDEX ON {schema}.{table} (indicator, period_type, period_start);"
             ),
         );
-        comments(sql, schema, &table, VALUES_COMMENT, VALUES_HEAD.iter().chain(VALUES_TAIL));
+        comment_table(sql, schema, &table, VALUES_COMMENT);
+        comments(sql, schema, &table, VALUES_HEAD.iter().chain(VALUES_TAIL).copied());
+        sql.push_str(&beside_values(schema));
     } else {
         let own = VALUES_HEAD.iter().chain(VALUES_TAIL).map(|column| column.0);
         let own: Vec<_> = own.collect();
         for (name, _) in there.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
             if layout.dimensions.iter().all(|d| d.name.name() != name) {
                 let name = Identifier::new(name)?;
-                put(sql, format_args!("ALTER TABLE {schema}.{table} DROP COLUMN {name};"));
+                put(&mut leaving, format_args!("ALTER TABLE {schema}.{table} DROP COLUMN {name};"));
             }
         }
         for dimension in &layout.dimensions {
@@ -153,7 +170,7 @@ async fn values_table(
     for dimension in &layout.dimensions {
         comment_column(sql, schema, &table, &dimension.name, &dimension.comment);
     }
-    Ok(())
+    Ok(leaving)
 }
 
 async fn extract_table(
@@ -192,7 +209,8 @@ async fn extract_table(
             ),
         );
     }
-    comments(sql, schema, table, &extract.comment, [EPOCH, UPDATED_AT].iter());
+    comment_table(sql, schema, table, &extract.comment);
+    comments(sql, schema, table, [EPOCH, UPDATED_AT].into_iter());
     comment_column(sql, schema, table, key, "Pseudonym; it says nothing about the child");
     let own = [key.name(), EPOCH.0, UPDATED_AT.0];
     let kept = if is_ours { there.as_slice() } else { &[] };
@@ -231,17 +249,17 @@ async fn columns_of(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Step 1: the fixed tables, the check that aborts a transaction, and the data dictionary.
-fn first_tables(schema: &Identifier) -> String {
-    let mut sql = String::new();
-    for table in FIXED {
-        let mut parts: Vec<_> = table.columns.iter().map(column_sql).collect();
-        parts.extend(table.constraint.map(str::to_owned));
-        let (name, parts) = (table.name, parts.join(", "));
-        put(&mut sql, format_args!("CREATE TABLE {schema}.{name} ({parts});"));
-        let name = Identifier::new(table.name).expect("the name of a fixed table is short");
-        comments(&mut sql, schema, &name, table.comment, table.columns.iter());
+/// Makes tables that are the same for every pack.
+pub(super) fn fixed_tables(sql: &mut String, schema: &Identifier, tables: &[TableDef]) {
+    for table in tables {
+        create(sql, schema, table);
     }
+}
+
+/// Step 1: the fixed tables, the check that aborts a transaction, and the data dictionary.
+fn first_tables(schema: &Identifier, _: bool) -> String {
+    let mut sql = String::new();
+    fixed_tables(&mut sql, schema, FIXED);
     put(
         &mut sql,
         format_args!(
@@ -297,23 +315,35 @@ fn data_dictionary(schema: &Identifier) -> String {
     )
 }
 
-fn column_sql((name, sql_type, _): &ColumnDef) -> String {
+pub(super) fn column_sql((name, sql_type, _): &ColumnDef) -> String {
     format!("\"{name}\" {sql_type}")
 }
 
-fn comments<'a>(
+/// Makes a fixed table.
+pub(super) fn create(sql: &mut String, schema: &Identifier, table: &TableDef) {
+    let mut parts: Vec<_> = table.columns.iter().map(column_sql).collect();
+    parts.extend(table.constraint.map(str::to_owned));
+    let (name, parts) = (table.name, parts.join(", "));
+    put(sql, format_args!("CREATE TABLE {schema}.{name} ({parts});"));
+    let name = Identifier::new(table.name).expect("the name of a fixed table is short");
+    comment_table(sql, schema, &name, table.comment);
+    comments(sql, schema, &name, table.columns.iter().copied());
+}
+
+fn comment_table(sql: &mut String, schema: &Identifier, table: &Identifier, comment: &str) {
+    put(sql, format_args!("COMMENT ON TABLE {schema}.{table} IS {};", literal(comment)));
+}
+
+/// Says what columns of a table or view mean: of each its name, its type and its meaning.
+pub(super) fn comments<'a>(
     sql: &mut String,
     schema: &Identifier,
     table: &Identifier,
-    comment: &str,
-    columns: impl Iterator<Item = &'a ColumnDef>,
+    columns: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
 ) {
-    put(sql, format_args!("COMMENT ON TABLE {schema}.{table} IS {};", literal(comment)));
     for (name, _, comment) in columns {
-        put(
-            sql,
-            format_args!("COMMENT ON COLUMN {schema}.{table}.\"{name}\" IS {};", literal(comment)),
-        );
+        let (name, comment) = (name.replace('"', "\"\""), literal(comment));
+        put(sql, format_args!("COMMENT ON COLUMN {schema}.{table}.\"{name}\" IS {comment};"));
     }
 }
 
@@ -328,7 +358,8 @@ fn comment_column(
     put(sql, format_args!("COMMENT ON COLUMN {schema}.{table}.{column} IS {comment};"));
 }
 
-fn put(sql: &mut String, text: std::fmt::Arguments<'_>) {
+/// Adds a statement.
+pub(super) fn put(sql: &mut String, text: std::fmt::Arguments<'_>) {
     sql.write_fmt(text).expect("writing to a string never fails");
     sql.push('\n');
 }

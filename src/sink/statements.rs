@@ -6,6 +6,7 @@
 use tokio_postgres::{Client, Statement};
 
 use super::connection::{STATE_DIFFERS, STATE_FENCED, failed};
+use super::identifier::Identifier;
 use super::layout::{ExtractLayout, Layout};
 use crate::error::Result;
 
@@ -27,10 +28,13 @@ pub(super) struct Statements {
     pub(super) fence: Statement,
     /// Parameters: arrays of the columns of a cell, epoch, instant, reason, number of rows.
     pub(super) insert: Statement,
-    /// Parameters: arrays of cell, old numerator and denominator, new ones; epoch, instant, reason, rows.
+    /// Parameters: arrays of cell, old numerator, denominator and median, new ones; epoch, instant, reason,
+    /// number of rows.
     pub(super) update: Statement,
-    /// Parameters: arrays of cell, old numerator and denominator; epoch, instant, reason, number of rows.
+    /// Parameters: arrays of cell, old numerator, denominator and median; epoch, instant, reason, number of rows.
     pub(super) delete: Statement,
+    /// Parameters: day, epoch, instant.
+    pub(super) settle: Statement,
     /// One for each extract of the catalog.
     pub(super) extracts: Vec<ExtractStatements>,
 }
@@ -51,6 +55,7 @@ impl Statements {
             insert: prepare(client, &insert_cells(layout)).await?,
             update: prepare(client, &update_cells(layout)).await?,
             delete: prepare(client, &delete_cells(layout)).await?,
+            settle: prepare(client, &settle_epoch(layout)).await?,
             extracts,
         })
     }
@@ -92,21 +97,28 @@ pub(super) fn names(prefix: &str, columns: &[(String, &'static str)]) -> String 
     columns.iter().map(|(name, _)| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
 }
 
+/// A cell that comes back goes on from the revision with which it left.
 fn insert_cells(layout: &Layout) -> String {
     let schema = &layout.schema;
     let columns = layout.value_columns();
     let (plain, prefixed, arrays) = (names("", &columns), names("a.", &columns), arrays(&columns));
     let [epoch, at, reason, rows] = after(columns.len());
     format!(
-        "WITH written AS (
-             INSERT INTO {schema}.indicator_values ({plain}, epoch, updated_at)
-             SELECT {prefixed}, {epoch}::bigint, {at}::timestamptz
+        "WITH back AS (
+             DELETE FROM {schema}.tonle_left l USING unnest($1::uuid[]) AS a (cell)
+              WHERE l.cell = a.cell),
+         written AS (
+             INSERT INTO {schema}.indicator_values ({plain}, revision, epoch, updated_at)
+             SELECT {prefixed},
+                    coalesce((SELECT l.revision FROM {schema}.tonle_left l WHERE l.cell = a.cell), 0) + 1,
+                    {epoch}::bigint, {at}::timestamptz
                FROM unnest({arrays}) AS a ({plain})
-             RETURNING cell, indicator, numerator, denominator),
+             RETURNING cell, indicator, numerator, denominator, median, revision),
          logged AS (
-             INSERT INTO {schema}.changes
-                 (epoch, cell, indicator, new_numerator, new_denominator, reason, at)
-             SELECT {epoch}, cell, indicator, numerator, denominator, {reason}::text, {at} FROM written)
+             INSERT INTO {schema}.changes (epoch, cell, indicator, new_numerator, new_denominator,
+                                           new_median, revision, reason, at)
+             SELECT {epoch}, cell, indicator, numerator, denominator, median, revision,
+                    {reason}::text, {at} FROM written)
          SELECT {check} FROM written",
         check = must_equal(layout, &rows, "inserting cells")
     )
@@ -117,42 +129,95 @@ fn update_cells(layout: &Layout) -> String {
     format!(
         "WITH written AS (
              UPDATE {schema}.indicator_values AS v
-                SET numerator = a.numerator, denominator = a.denominator,
-                    epoch = $6::bigint, updated_at = $7::timestamptz
-               FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-                    AS a (cell, old_numerator, old_denominator, numerator, denominator)
+                SET numerator = a.numerator, denominator = a.denominator, median = a.median,
+                    revision = v.revision + 1, epoch = $8::bigint, updated_at = $9::timestamptz
+               FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::double precision[],
+                           $5::bigint[], $6::bigint[], $7::double precision[])
+                    AS a (cell, old_numerator, old_denominator, old_median,
+                          numerator, denominator, median)
               WHERE v.cell = a.cell AND v.numerator = a.old_numerator
                 AND v.denominator IS NOT DISTINCT FROM a.old_denominator
-             RETURNING v.cell, v.indicator, a.old_numerator, a.old_denominator,
-                       v.numerator, v.denominator),
+                AND v.median IS NOT DISTINCT FROM a.old_median
+             RETURNING v.cell, v.indicator, a.old_numerator, a.old_denominator, a.old_median,
+                       v.numerator, v.denominator, v.median, v.revision),
          logged AS (
              INSERT INTO {schema}.changes
-                 (epoch, cell, indicator, old_numerator, old_denominator,
-                  new_numerator, new_denominator, reason, at)
-             SELECT $6, cell, indicator, old_numerator, old_denominator,
-                    numerator, denominator, $8::text, $7 FROM written)
+                 (epoch, cell, indicator, old_numerator, old_denominator, old_median,
+                  new_numerator, new_denominator, new_median, revision, reason, at)
+             SELECT $8, cell, indicator, old_numerator, old_denominator, old_median,
+                    numerator, denominator, median, revision, $10::text, $9 FROM written)
          SELECT {check} FROM written",
-        check = must_equal(layout, "$9", "updating cells")
+        check = must_equal(layout, "$11", "updating cells")
     )
 }
 
 fn delete_cells(layout: &Layout) -> String {
     let schema = &layout.schema;
+    let leave = leave(schema);
     format!(
         "WITH written AS (
              DELETE FROM {schema}.indicator_values AS v
-              USING unnest($1::uuid[], $2::bigint[], $3::bigint[])
-                    AS a (cell, old_numerator, old_denominator)
+              USING unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::double precision[])
+                    AS a (cell, old_numerator, old_denominator, old_median)
               WHERE v.cell = a.cell AND v.numerator = a.old_numerator
                 AND v.denominator IS NOT DISTINCT FROM a.old_denominator
-             RETURNING v.cell, v.indicator, v.numerator, v.denominator),
+                AND v.median IS NOT DISTINCT FROM a.old_median
+             RETURNING v.cell, v.indicator, v.numerator, v.denominator, v.median,
+                       v.revision + 1 AS revision),
+         gone AS ({leave}),
          logged AS (
-             INSERT INTO {schema}.changes
-                 (epoch, cell, indicator, old_numerator, old_denominator, reason, at)
-             SELECT $4::bigint, cell, indicator, numerator, denominator, $6::text, $5::timestamptz
+             INSERT INTO {schema}.changes (epoch, cell, indicator, old_numerator, old_denominator,
+                                           old_median, revision, reason, at)
+             SELECT $5::bigint, cell, indicator, numerator, denominator, median, revision,
+                    $7::text, $6::timestamptz
                FROM written)
          SELECT {check} FROM written",
-        check = must_equal(layout, "$7", "deleting cells")
+        check = must_equal(layout, "$8", "deleting cells")
+    )
+}
+
+/// Notes the revisions of the cells in `written`, which left.
+pub(super) fn leave(schema: &Identifier) -> String {
+    format!(
+        "INSERT INTO {schema}.tonle_left (cell, revision) SELECT cell, revision FROM written
+         ON CONFLICT (cell) DO UPDATE SET revision = excluded.revision"
+    )
+}
+
+/// After new cells were copied with the first revision: those that were there before get the one that follows
+/// the one they left with, in the table itself and in `changes`.
+pub(super) fn come_back(schema: &Identifier, epoch: i64) -> String {
+    format!(
+        "UPDATE {schema}.indicator_values v SET revision = l.revision + 1
+           FROM {schema}.tonle_left l WHERE v.cell = l.cell;
+         UPDATE {schema}.changes c SET revision = l.revision + 1
+           FROM {schema}.tonle_left l WHERE c.epoch = {epoch} AND c.cell = l.cell;
+         DELETE FROM {schema}.tonle_left l
+          WHERE EXISTS (SELECT FROM {schema}.indicator_values v WHERE v.cell = l.cell)"
+    )
+}
+
+/// Takes the mark from the rows whose period ended before the day `$1`. Parameters: day, epoch, instant.
+pub(super) fn settle(schema: &Identifier) -> String {
+    format!(
+        "UPDATE {schema}.indicator_values
+            SET provisional = false, epoch = $2::bigint, updated_at = $3::timestamptz
+          WHERE provisional AND {PERIOD_NEXT} <= $1::date"
+    )
+}
+
+/// The first day after the period of a row of `indicator_values`; null for now.
+pub(super) const PERIOD_NEXT: &str = "(period_start + CASE period_type
+    WHEN 'week' THEN interval '7 days' WHEN 'month' THEN interval '1 month'
+    WHEN 'quarter' THEN interval '3 months' WHEN 'half' THEN interval '6 months'
+    WHEN 'year' THEN interval '1 year' WHEN 'fiscal_year' THEN interval '1 year' END)::date";
+
+fn settle_epoch(layout: &Layout) -> String {
+    let (schema, settle) = (&layout.schema, settle(&layout.schema));
+    format!(
+        "WITH settled AS ({settle} RETURNING 1)
+         UPDATE {schema}.epochs SET rows_settled = (SELECT count(*) FROM settled)
+          WHERE epoch = $2"
     )
 }
 

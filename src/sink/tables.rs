@@ -11,26 +11,56 @@ pub(super) const VALUES_HEAD: &[ColumnDef] = &[
     ),
     ("indicator", "text NOT NULL", "Code of the indicator, see the table indicators"),
     ("instance", "text NOT NULL", "The Primero instance, or all for every instance together"),
-    ("period_type", "text NOT NULL", "Length of the period: month, quarter, half, year, or now"),
+    (
+        "period_type",
+        "text NOT NULL",
+        "Length of the period: week (from Sunday), month, quarter, half, year, fiscal_year, or now",
+    ),
     ("period_start", "date", "First day of the period; empty when period_type is now"),
 ];
 /// Columns of [`VALUES`] that come after the dimensions.
 pub(super) const VALUES_TAIL: &[ColumnDef] = &[
-    ("numerator", "bigint NOT NULL", "The count, or the part of a share"),
-    ("denominator", "bigint", "The whole of a share; empty for a count"),
     (
-        "value",
-        "double precision GENERATED ALWAYS AS (CASE WHEN denominator IS NULL THEN \
-         numerator::double precision WHEN denominator = 0 THEN NULL \
-         ELSE numerator::double precision / denominator END) STORED",
-        "The count, or numerator divided by denominator; empty when the denominator is 0",
+        "numerator",
+        "bigint NOT NULL",
+        "The count, the part of a share, or the sum of a mean or median",
     ),
+    ("denominator", "bigint", "The whole of a share, or how many were summed; empty for a count"),
+    MEDIAN,
+    VALUE,
+    REVISION,
+    PROVISIONAL,
     EPOCH,
     UPDATED_AT,
 ];
 /// What [`VALUES`] is for.
 pub(super) const VALUES_COMMENT: &str =
     "One row for each value of each indicator, by instance, period and breakdown";
+
+/// The median, where one is published. Part of step 2, as the three that follow: they never change.
+pub(super) const MEDIAN: ColumnDef =
+    ("median", "double precision", "The median of what was summed; empty where none is published");
+/// The figure itself.
+pub(super) const VALUE: ColumnDef = (
+    "value",
+    "double precision GENERATED ALWAYS AS (CASE WHEN median IS NOT NULL THEN median \
+     WHEN denominator IS NULL THEN numerator::double precision WHEN denominator = 0 THEN NULL \
+     ELSE numerator::double precision / denominator END) STORED",
+    "The median, else numerator divided by denominator, else the numerator; \
+     empty when the denominator is 0",
+);
+/// How often the figure changed.
+pub(super) const REVISION: ColumnDef = (
+    "revision",
+    "integer NOT NULL DEFAULT 1",
+    "1 at first, one more with each change of the figure, leaving and coming back included",
+);
+/// Whether the figure may still grow by itself.
+pub(super) const PROVISIONAL: ColumnDef = (
+    "provisional",
+    "boolean NOT NULL DEFAULT true",
+    "Whether the period is not over yet; always true when period_type is now",
+);
 
 /// Number of the epoch that changed the row last.
 pub(super) const EPOCH: ColumnDef =
@@ -51,7 +81,78 @@ pub(super) struct TableDef {
     pub(super) constraint: Option<&'static str>,
 }
 
-/// Every fixed table of schema version 1.
+/// Columns that step 2 added to tables of step 1.
+pub(super) const ADDED: &[(&str, ColumnDef)] = &[
+    ("changes", ("old_median", "double precision", "Before; empty where none is published")),
+    ("changes", ("new_median", "double precision", "After; empty where none is published")),
+    (
+        "changes",
+        (
+            "revision",
+            "integer",
+            "Revision of the figure after the change; empty for changes written by version 1",
+        ),
+    ),
+    (
+        "epochs",
+        (
+            "rows_settled",
+            "bigint NOT NULL DEFAULT 0",
+            "Rows of indicator_values that stopped being provisional; not among rows_updated",
+        ),
+    ),
+];
+
+/// Name of the table of frozen figures.
+pub(super) const FROZEN: &str = "frozen_values";
+/// Name of the view of frozen figures that are no longer what the tables show.
+pub(super) const FROZEN_DIFFERENCES: &str = "frozen_differences";
+
+/// The fixed tables that step 2 added.
+pub(super) const LATER: &[TableDef] = &[
+    TableDef {
+        name: "tonle_left",
+        comment: "Internal: the last revision of cells that left indicator_values",
+        columns: &[
+            ("cell", "uuid PRIMARY KEY", "The cell, as in changes"),
+            ("revision", "integer NOT NULL", "The revision with which it left"),
+        ],
+        constraint: None,
+    },
+    TableDef {
+        name: FROZEN,
+        comment: "Figures of a period as they were when it was frozen; a row never changes",
+        columns: &[
+            ("period", "text NOT NULL", "The frozen period, for example 2026-Q3"),
+            ("frozen_at", "timestamptz NOT NULL", "When it was frozen"),
+            ("epoch", "bigint NOT NULL", "The epoch that the tables showed then"),
+            ("cell", "uuid PRIMARY KEY", "The cell, as in indicator_values"),
+            ("indicator", "text NOT NULL", "Code of the indicator"),
+            ("instance", "text NOT NULL", "The Primero instance, or all"),
+            ("period_type", "text NOT NULL", "Length of the period, as in indicator_values"),
+            ("period_start", "date NOT NULL", "First day of the period"),
+            (
+                "dimensions",
+                "jsonb NOT NULL",
+                "Value of each dimension that it is broken down by; all others are all. One column, \
+                 so that a frozen row outlives the dimensions of its pack",
+            ),
+            ("numerator", "bigint NOT NULL", "As in indicator_values"),
+            ("denominator", "bigint", "As in indicator_values"),
+            ("median", "double precision", "As in indicator_values"),
+            ("value", "double precision", "As in indicator_values"),
+            ("revision", "integer NOT NULL", "Revision of the frozen figure"),
+            (
+                "provisional",
+                "boolean NOT NULL",
+                "Whether the period was not over when it was frozen",
+            ),
+        ],
+        constraint: None,
+    },
+];
+
+/// Every fixed table of schema version 1, as step 1 made it. What came later is in [`ADDED`] and [`LATER`].
 pub(super) const FIXED: &[TableDef] = &[
     TableDef {
         name: "tonle_pipeline",
@@ -168,4 +269,55 @@ pub(super) const FIXED: &[TableDef] = &[
         ],
         constraint: None,
     },
+];
+
+/// Tables that version 3 of the schema added.
+pub(super) const LABELLED: &[TableDef] = &[DIMENSIONS, MADE];
+
+/// What the dimensions are called; of schema version 3.
+pub(super) const DIMENSIONS: TableDef = TableDef {
+    name: "dimensions",
+    comment: "What figures can be broken down by: the dimension columns of indicator_values",
+    columns: &[
+        ("dimension", "text PRIMARY KEY", "Name of the dimension and of its column"),
+        ("title", "jsonb NOT NULL", "Title by language"),
+        (
+            "is_place",
+            "boolean NOT NULL",
+            "Whether its values are codes of the table locations; else see the table options",
+        ),
+    ],
+    constraint: None,
+};
+
+/// What a changed catalog may drop or replace; of schema version 3.
+pub(super) const MADE: TableDef = TableDef {
+    name: "tonle_made",
+    comment: "Internal: the wide views and the index that tonle made from the pack",
+    columns: &[
+        ("name", "text PRIMARY KEY", "Name of the view or index"),
+        ("fingerprint", "text NOT NULL", "Fingerprint of the statements that made it"),
+    ],
+    constraint: None,
+};
+
+/// Columns that schema version 3 added to `indicators`.
+pub(super) const INDICATORS_3: &[ColumnDef] = &[
+    (
+        "periods",
+        "text[] NOT NULL DEFAULT '{}'",
+        "Lengths of the periods it is published for, as in period_type",
+    ),
+    (
+        "breakdowns",
+        "text[] NOT NULL DEFAULT '{}'",
+        "The breakdowns it is published in: names of dimensions, total for none; wide views are called so",
+    ),
+    ("view_column", "text NOT NULL DEFAULT ''", "Name of its column in the wide views"),
+    (
+        "framework",
+        "jsonb NOT NULL DEFAULT '[]'",
+        "Its codes in sets of indicators of others: a list of set and code",
+    ),
+    ("direction", "text", "Which way is better, up or down; empty where neither is"),
 ];

@@ -1,5 +1,6 @@
 //! One epoch as one transaction.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -9,20 +10,25 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::cell_key::CellKeys;
 use super::connection::failed;
-use super::encode::{Array, CopyRows, PutValue, Timestamp, Uuid};
+use super::encode::{Array, CopyRows, Date, PutValue, Timestamp, Uuid};
 use super::layout::Layout;
 use super::request::{Parameters, Requests};
-use super::rows::{Arrays, NamedCell, put_row};
-use super::statements::{Statements, names};
+use super::rows::{Arrays, NamedCell, median, put_row};
+use super::statements::{Statements, come_back, names};
 use super::{EpochMeta, Owned, RowCounts, RunId};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::Naming;
-use crate::model::{CellChange, Changes, Epoch, ExtractChange, Figure, Instant, Reason, Tally};
+use crate::model::{
+    CellChange, Changes, Day, Epoch, ExtractChange, Figure, Instant, Reason, Tally,
+};
 
 /// Rows of one statement with array parameters; a larger change is cut into several.
 const ROWS_PER_STATEMENT: usize = 2_000;
 /// From so many new rows of one table on, they are copied instead.
 const COPY_ROWS_MIN: usize = 4_000;
+
+/// The revision of a figure that was never there before.
+const REVISION_FIRST: i32 = 1;
 
 /// What is written with each row of an epoch.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +39,16 @@ pub(super) struct Head {
     pub(super) pipeline: u128,
     pub(super) at: Instant,
     pub(super) reason: Reason,
+    pub(super) today: Option<Day>,
+    pub(super) has_tick: bool,
 }
 
 impl Head {
     pub(super) fn new(epoch: Epoch, owned: &Owned, meta: EpochMeta) -> Result<Self> {
         let (epoch, previous) = (stored(epoch)?, stored(owned.epoch)?);
         let Owned { run, pipeline, .. } = *owned;
-        Ok(Self { epoch, previous, run, pipeline, at: meta.at, reason: meta.reason })
+        let EpochMeta { at, reason, today, has_tick } = meta;
+        Ok(Self { epoch, previous, run, pipeline, at, reason, today, has_tick })
     }
 }
 
@@ -116,6 +125,7 @@ impl EpochWriter<'_> {
             self.rows(&mut requests, first.extract, rows).await?;
             rest = tail;
         }
+        self.settle(&mut requests).await;
         requests.plain("COMMIT").await;
         requests.settle().await
     }
@@ -127,10 +137,21 @@ impl EpochWriter<'_> {
         requests.prepared(&self.statements.fence, parameters).await;
     }
 
-    /// Names of the tables that an epoch changes.
+    /// After a clock tick: the periods that ended are no longer provisional.
+    async fn settle(&self, requests: &mut Requests<'_>) {
+        let Some(today) = self.head.today.filter(|_| self.head.has_tick) else { return };
+        let parameters: Parameters = vec![
+            Box::new(Date(today)),
+            Box::new(self.head.epoch),
+            Box::new(Timestamp(self.head.at)),
+        ];
+        requests.prepared(&self.statements.settle, parameters).await;
+    }
+
+    /// Names of the tables that an epoch may change.
     fn touched(&self, changes: &Changes) -> Vec<&str> {
         let mut tables = Vec::new();
-        if !changes.cells.is_empty() {
+        if !changes.cells.is_empty() || self.head.has_tick {
             tables.push(super::tables::VALUES);
         }
         for (index, extract) in self.layout.extracts.iter().enumerate() {
@@ -141,39 +162,54 @@ impl EpochWriter<'_> {
         tables
     }
 
+    /// Changes of one reason together, because a statement knows one reason.
     async fn cells(&self, requests: &mut Requests<'_>, cells: &[CellChange]) -> Result<()> {
-        let of = |fate| cells.iter().filter(move |change| fate_of_cell(change) == fate);
-        let mut updated = of(Fate::Updated).peekable();
-        while updated.peek().is_some() {
-            let mut arrays = Figures::new(5);
-            for change in updated.by_ref().take(ROWS_PER_STATEMENT) {
-                let cell = self.named(change)?;
-                arrays.push(&cell, &[change.old, change.new]);
-            }
-            let (arrays, count) = arrays.parameters();
-            requests.prepared(&self.statements.update, self.logged(arrays, count)).await;
+        let mut groups: BTreeMap<Reason, Vec<&CellChange>> = BTreeMap::new();
+        for change in cells {
+            groups.entry(change.reason.unwrap_or(self.head.reason)).or_default().push(change);
         }
-        let mut deleted = of(Fate::Deleted).peekable();
-        while deleted.peek().is_some() {
-            let mut arrays = Figures::new(3);
-            for change in deleted.by_ref().take(ROWS_PER_STATEMENT) {
-                let cell = self.named(change)?;
-                arrays.push(&cell, &[change.old]);
+        for (reason, changes) in groups {
+            self.cells_of(requests, reason, &changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn cells_of(
+        &self,
+        requests: &mut Requests<'_>,
+        reason: Reason,
+        changes: &[&CellChange],
+    ) -> Result<()> {
+        let of = |fate| changes.iter().copied().filter(move |c| fate_of_cell(c) == fate);
+        let updated: Vec<_> = of(Fate::Updated).collect();
+        for chunk in updated.chunks(ROWS_PER_STATEMENT) {
+            let mut arrays = Figures::new(2);
+            for change in chunk {
+                arrays.push(&self.named(change)?, &[change.old, change.new]);
             }
-            let (arrays, count) = arrays.parameters();
-            requests.prepared(&self.statements.delete, self.logged(arrays, count)).await;
+            let parameters = self.logged(arrays.0, reason, chunk.len());
+            requests.prepared(&self.statements.update, parameters).await;
+        }
+        let deleted: Vec<_> = of(Fate::Deleted).collect();
+        for chunk in deleted.chunks(ROWS_PER_STATEMENT) {
+            let mut arrays = Figures::new(1);
+            for change in chunk {
+                arrays.push(&self.named(change)?, &[change.old]);
+            }
+            let parameters = self.logged(arrays.0, reason, chunk.len());
+            requests.prepared(&self.statements.delete, parameters).await;
         }
         let inserted: Vec<_> = of(Fate::Inserted).collect();
         if inserted.len() >= COPY_ROWS_MIN {
             requests.settle().await?;
-            return self.copy_cells(&inserted).await;
+            return self.copy_cells(reason, &inserted).await;
         }
         for chunk in inserted.chunks(ROWS_PER_STATEMENT) {
             let mut arrays = Arrays::of_cells(self.layout);
             for change in chunk {
-                self.named(change)?.put(&mut arrays, change.new);
+                self.named(change)?.put(&mut arrays, change.new, self.head.today);
             }
-            let parameters = self.logged(arrays.0, chunk.len());
+            let parameters = self.logged(arrays.0, reason, chunk.len());
             requests.prepared(&self.statements.insert, parameters).await;
         }
         Ok(())
@@ -184,17 +220,17 @@ impl EpochWriter<'_> {
     }
 
     /// Arrays, then epoch, instant, reason and the number of rows.
-    fn logged(&self, arrays: Vec<Array>, count: usize) -> Parameters {
+    fn logged(&self, arrays: Vec<Array>, reason: Reason, count: usize) -> Parameters {
         let mut parameters = boxed(arrays);
         parameters.push(Box::new(self.head.epoch));
         parameters.push(Box::new(Timestamp(self.head.at)));
-        parameters.push(Box::new(self.head.reason.name()));
+        parameters.push(Box::new(reason.name()));
         parameters.push(Box::new(count as i64));
         parameters
     }
 
     /// Copies new cells and their changes straight into their tables.
-    async fn copy_cells(&self, inserted: &[&CellChange]) -> Result<()> {
+    async fn copy_cells(&self, reason: Reason, inserted: &[&CellChange]) -> Result<()> {
         let (schema, columns) = (&self.layout.schema, self.layout.value_columns());
         let plain = names("", &columns);
         let head = &self.head;
@@ -205,17 +241,18 @@ impl EpochWriter<'_> {
         let mut keys = Vec::with_capacity(inserted.len());
         for change in inserted {
             let cell = self.named(change)?;
-            cell.put(copy.row().await?, change.new);
+            cell.put(copy.row().await?, change.new, head.today);
             copy.rows.bigint(head.epoch);
             copy.rows.instant(head.at);
             keys.push(cell.key);
         }
         copy.end(inserted.len()).await?;
         let sql = format!(
-            "COPY {schema}.changes (epoch, cell, indicator, new_numerator, new_denominator, reason, at)
+            "COPY {schema}.changes (epoch, cell, indicator, new_numerator, new_denominator, new_median,
+                                    revision, reason, at)
              FROM STDIN (FORMAT binary)"
         );
-        let mut copy = Copy::begin(self.client, &sql, 7).await?;
+        let mut copy = Copy::begin(self.client, &sql, 9).await?;
         for (change, key) in inserted.iter().zip(keys) {
             let text = self.naming.cell(change.cell);
             let cell = NamedCell { key, text };
@@ -225,10 +262,14 @@ impl EpochWriter<'_> {
             row.text(cell.text.indicator);
             row.bigint(change.new.numerator);
             row.optional(cell.denominator(change.new), PutValue::bigint);
-            row.text(head.reason.name());
+            row.optional(median(change.new), PutValue::double);
+            row.integer(REVISION_FIRST);
+            row.text(reason.name());
             row.instant(head.at);
         }
-        copy.end(inserted.len()).await
+        copy.end(inserted.len()).await?;
+        let back = come_back(schema, head.epoch);
+        self.client.batch_execute(&back).await.map_err(failed(COPYING))
     }
 
     /// Writes the changed rows of one extract.
@@ -298,30 +339,23 @@ impl EpochWriter<'_> {
     }
 }
 
-/// Keys with figures as arrays: key, then numerator and denominator of each figure.
-struct Figures {
-    arrays: Vec<Array>,
-    count: usize,
-}
+/// Keys with figures as arrays: key, then numerator, denominator and median of each figure.
+struct Figures(Vec<Array>);
 
 impl Figures {
-    fn new(columns: usize) -> Self {
-        let mut arrays = vec![Array::new(Type::UUID)];
-        arrays.resize_with(columns, || Array::new(Type::INT8));
-        Self { arrays, count: 0 }
+    fn new(figures: usize) -> Self {
+        let columns = [Type::INT8, Type::INT8, Type::FLOAT8];
+        let each = std::iter::repeat_n(columns, figures).flatten();
+        Self(std::iter::once(Type::UUID).chain(each).map(Array::new).collect())
     }
 
     fn push(&mut self, cell: &NamedCell<'_>, figures: &[Figure]) {
-        self.count += 1;
-        self.arrays[0].push(|array| array.key(cell.key));
-        for (pair, figure) in self.arrays[1..].chunks_mut(2).zip(figures) {
-            pair[0].push(|array| array.bigint(figure.numerator));
-            pair[1].push(|array| array.optional(cell.denominator(*figure), PutValue::bigint));
+        self.0[0].push(|array| array.key(cell.key));
+        for (columns, figure) in self.0[1..].chunks_mut(3).zip(figures) {
+            columns[0].push(|array| array.bigint(figure.numerator));
+            columns[1].push(|array| array.optional(cell.denominator(*figure), PutValue::bigint));
+            columns[2].push(|array| array.optional(median(*figure), PutValue::double));
         }
-    }
-
-    fn parameters(self) -> (Vec<Array>, usize) {
-        (self.arrays, self.count)
     }
 }
 

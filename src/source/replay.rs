@@ -322,6 +322,7 @@ mod tests {
             record_type: RecordType::Case,
             incidents: None,
             time_zone: jiff::tz::TimeZone::get("Asia/Phnom_Penh").unwrap(),
+            fiscal_year_start: 1,
             poll_interval: Duration::from_millis(20),
             kind: SourceKind::File(FileSettings { paths, locations: None, threads }),
         }

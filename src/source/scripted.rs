@@ -662,6 +662,7 @@ async fn a_look_says_what_came_back() {
         record_type: RecordType::Case,
         incidents: None,
         time_zone: jiff::tz::TimeZone::UTC,
+        fiscal_year_start: 1,
         poll_interval: Duration::from_secs(10),
         kind: SourceKind::Server(stage.settings.clone()),
     };
@@ -693,6 +694,7 @@ async fn a_started_source_ends_when_it_is_told_to() {
         record_type: RecordType::Case,
         incidents: None,
         time_zone: jiff::tz::TimeZone::UTC,
+        fiscal_year_start: 1,
         poll_interval: Duration::from_secs(3_600),
         kind: SourceKind::Server(stage.settings.clone()),
     };

@@ -14,6 +14,8 @@ use crate::model::{RecordType, Secret};
 
 /// Longest name of an instance, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 64;
+/// The month in which a fiscal year begins, unless the settings say otherwise.
+pub(super) const FISCAL_YEAR_START: u8 = 1;
 /// Records asked for at once, unless the settings say otherwise.
 pub(super) const PAGE_SIZE: u32 = 500;
 /// Most records a server gives at once; it cuts a larger wish without a word.
@@ -42,6 +44,8 @@ pub struct RawSettings {
     pub name: String,
     /// IANA name of the time zone in which the instance's days begin.
     pub time_zone: String,
+    /// The month in which the instance's fiscal year begins: 1 to 12; 1 unless given.
+    pub fiscal_year_starts: Option<u8>,
     /// Where the server is, `https://primero.example.org`.
     pub url: Option<String>,
     /// The user to sign in as.
@@ -84,6 +88,8 @@ pub struct Settings {
     pub record_type: RecordType,
     /// The time zone in which its days begin.
     pub time_zone: TimeZone,
+    /// The month in which its fiscal year begins, 1 to 12.
+    pub fiscal_year_start: u8,
     /// Time between two looks for something new.
     pub poll_interval: Duration,
     /// Where its records come from.
@@ -165,6 +171,10 @@ impl RawSettings {
         let time_zone = TimeZone::get(&self.time_zone).map_err(|_| {
             wrong("time_zone", "no such zone is known").advise("write it as Asia/Phnom_Penh")
         })?;
+        let fiscal_year_start = self.fiscal_year_starts.unwrap_or(FISCAL_YEAR_START);
+        if !(1..=12).contains(&fiscal_year_start) {
+            return Err(wrong("fiscal_year_starts", "it must be the number of a month, 1 to 12"));
+        }
         let poll = self.poll_seconds.unwrap_or(POLL_SECONDS);
         within("poll_seconds", poll, POLL_SECONDS_MAX)?;
         let kind = match (&self.url, &self.files) {
@@ -178,6 +188,7 @@ impl RawSettings {
             name: self.name,
             record_type: RecordType::Case,
             time_zone,
+            fiscal_year_start,
             poll_interval: Duration::from_secs(poll.into()),
             kind,
             incidents,
@@ -320,7 +331,7 @@ mod tests {
         let SourceKind::Server(server) = &settings.kind else { panic!() };
         assert_eq!(server.user, "reader");
         assert_eq!(server.password.expose(), b"hush");
-        assert_eq!(server.page_size, 500);
+        assert_eq!((server.page_size, settings.fiscal_year_start), (500, 1));
         assert_eq!(server.timeout, Duration::from_secs(120));
         assert!(!format!("{settings:?}").contains("hush"));
     }
@@ -348,6 +359,8 @@ mod tests {
                 "name = 'a'\ntime_zone = 'UTC'\nfiles = ['a']\nincident_files = []".into(),
                 "incident_files",
             ),
+            (format!("{SERVER}{url}\nfiscal_year_starts = 0"), "fiscal_year_starts"),
+            (format!("{SERVER}{url}\nfiscal_year_starts = 13"), "1 to 12"),
         ] {
             let error = check(&lines).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("instance"), "{error}");

@@ -33,8 +33,8 @@ const LOG_BYTES_SHOWN: usize = 6_000;
 /// Key of all pseudonyms in tests, so that two programs give the same rows.
 pub(crate) const PSEUDONYM_KEY: &str = "a key of tests, thirty-two bytes or more";
 
-/// The columns that say when a row was written, not what it holds.
-const WRITTEN_COLUMNS: &str = "'epoch', 'updated_at'";
+/// The columns that say when and how often a row was written, not what it holds.
+const WRITTEN_COLUMNS: &str = "'epoch', 'updated_at', 'revision'";
 
 /// Tables by name, each as its sorted rows.
 pub(crate) type Tables = BTreeMap<String, Vec<String>>;
@@ -170,9 +170,10 @@ impl Program {
 
     /// Adds an instance with these lines of configuration, or replaces it.
     pub(crate) fn put_instance(&mut self, name: &str, section: String) {
-        let section = format!(
-            "name = {name:?}\ntime_zone = \"Asia/Phnom_Penh\"\npoll_seconds = 1\n{section}"
-        );
+        let mut section = format!("name = {name:?}\npoll_seconds = 1\n{section}");
+        if !section.contains("time_zone =") {
+            section.push_str("time_zone = \"Asia/Phnom_Penh\"\n");
+        }
         match self.instances.iter_mut().find(|(other, _)| other == name) {
             Some((_, before)) => *before = section,
             None => self.instances.push((name.to_owned(), section)),

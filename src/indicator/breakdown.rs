@@ -1,0 +1,150 @@
+//! The part of resolving that concerns dimensions.
+
+use toml::Spanned;
+
+use crate::error::Result;
+use crate::indicator::definition::*;
+use crate::indicator::pack::{At, Place};
+use crate::indicator::raw::RawDimension;
+use crate::indicator::resolve::{ANY_TYPE, CASELOAD, LIST_MAX, Resolver};
+use crate::model::{FieldType, LEVEL_MAX};
+
+impl Resolver<'_> {
+    pub(super) fn dimensions(&mut self) -> Result<()> {
+        for (name, At { value, place }) in &self.raw.dimensions {
+            let key = format!("dimensions.{name}");
+            self.check_name(place, &key, name)?;
+            let (from, kind) = self.origin(&key, place, value)?;
+            let (title, labels) = (value.title.clone(), value.labels.clone());
+            let dimension = DimensionDefinition { title, from, kind, labels };
+            self.definition.dimensions.insert(name.clone(), dimension);
+        }
+        Ok(())
+    }
+
+    /// What a dimension is made from, and how.
+    fn origin(
+        &self,
+        key: &str,
+        place: &Place,
+        raw: &RawDimension,
+    ) -> Result<(Origin, DimensionKind)> {
+        let name = raw.from.get_ref();
+        if name == CASELOAD {
+            return Ok((Origin::Caseload, self.bands(key, place, raw)?));
+        }
+        if self.definition.values.contains_key(name) {
+            return Ok((Origin::Value(name.clone()), self.bands(key, place, raw)?));
+        }
+        let path = self.path(&place.part(&raw.from), key, name, ANY_TYPE)?;
+        let kind = self.kind(key, place, raw, &path)?;
+        Ok((Origin::Field(path), kind))
+    }
+
+    fn kind(
+        &self,
+        key: &str,
+        place: &Place,
+        raw: &RawDimension,
+        from: &Path,
+    ) -> Result<DimensionKind> {
+        let field = self.field(from);
+        if let Some(names) = &raw.concepts {
+            return self.concept_values(key, place, names, from);
+        }
+        match field.field_type {
+            FieldType::Option => Ok(DimensionKind::Option(self.listed(key, place, raw, field)?)),
+            FieldType::Options => Ok(DimensionKind::Options(self.listed(key, place, raw, field)?)),
+            FieldType::Agency => {
+                Ok(DimensionKind::Agency(raw.values.as_ref().unwrap_or(&field.values).clone()))
+            }
+            FieldType::Boolean => Ok(DimensionKind::Boolean),
+            FieldType::Integer => self.bands(key, place, raw),
+            FieldType::Location => self.level(key, place, raw),
+            FieldType::Worker => {
+                let wrong = "a case worker is never published; count them with `per`";
+                Err(self.raw.error(place, key, wrong))
+            }
+            FieldType::Date | FieldType::Datetime | FieldType::BirthMonth | FieldType::Dates => {
+                Err(self.raw.error(place, key, "a date can not be a dimension; use periods"))
+            }
+        }
+    }
+
+    fn listed(
+        &self,
+        key: &str,
+        place: &Place,
+        raw: &RawDimension,
+        field: &FieldDefinition,
+    ) -> Result<Vec<String>> {
+        let values = raw.values.as_ref().unwrap_or(&field.values);
+        if values.is_empty() || values.len() > LIST_MAX {
+            let wrong =
+                "expected `values`, here or at the field: only listed option ids are published";
+            return Err(self.raw.error(place, key, wrong));
+        }
+        Ok(values.clone())
+    }
+
+    fn concept_values(
+        &self,
+        key: &str,
+        place: &Place,
+        names: &[Spanned<String>],
+        from: &Path,
+    ) -> Result<DimensionKind> {
+        if names.is_empty() || names.len() > LIST_MAX {
+            return Err(self.raw.error(place, key, "expected names of concepts"));
+        }
+        for name in names {
+            self.concept(&place.part(name), key, name.get_ref(), from)?;
+        }
+        Ok(DimensionKind::Concepts(names.iter().map(|name| name.get_ref().clone()).collect()))
+    }
+
+    fn level(&self, key: &str, place: &Place, raw: &RawDimension) -> Result<DimensionKind> {
+        let Some(level) = &raw.level else {
+            let wrong = "expected `level`, one of [locations] levels";
+            return Err(self.raw.error(place, key, wrong));
+        };
+        let levels = &self.raw.levels;
+        let found = levels.iter().position(|known| known == level.get_ref());
+        let level = found.ok_or_else(|| {
+            let known = levels.iter().map(String::as_str);
+            self.raw.unknown(&place.part(level), key, "level", level.get_ref(), known)
+        })?;
+        Ok(DimensionKind::Location {
+            level: u8::try_from(level).unwrap_or(LEVEL_MAX).min(LEVEL_MAX),
+        })
+    }
+
+    fn bands(&self, key: &str, place: &Place, raw: &RawDimension) -> Result<DimensionKind> {
+        let Some(bands) = &raw.bands else {
+            let wrong = "expected `bands` such as [\"0-5\", \"6+\"]";
+            return Err(self.raw.error(place, key, wrong));
+        };
+        let place = place.part(bands);
+        if bands.get_ref().is_empty() || bands.get_ref().len() > LIST_MAX {
+            return Err(self.raw.error(&place, key, format!("expected 1 to {LIST_MAX} bands")));
+        }
+        let bands = bands.get_ref().iter().map(|band| self.band(&place, key, band));
+        Ok(DimensionKind::Bands(bands.collect::<Result<_>>()?))
+    }
+
+    fn band(&self, place: &Place, key: &str, name: &str) -> Result<Band> {
+        let parsed = match name.strip_suffix('+') {
+            Some(from) => from.parse().ok().map(|from| (from, i32::MAX)),
+            None => {
+                name.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
+            }
+        };
+        match parsed {
+            Some((from, to)) if from <= to => Ok(Band { name: name.into(), from, to }),
+            _ => {
+                let wrong = format!("{name:?} is no band; expected \"0-5\" or \"18+\"");
+                Err(self.raw.error(place, key, wrong))
+            }
+        }
+    }
+}
