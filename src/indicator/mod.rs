@@ -29,6 +29,7 @@ mod resolve;
 mod spelling;
 mod stream;
 mod table;
+mod terms;
 mod value;
 
 pub use catalog::{
@@ -45,3 +46,4 @@ pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
 pub use spelling::{line_of, misread};
 pub use table::Summing;
+pub use terms::*;
