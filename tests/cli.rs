@@ -157,7 +157,7 @@ fn verify_names_the_cell_that_was_changed_by_hand() {
     program.once(0);
     expect(&program.verify(), 0, &["80 records", "equal"]);
     let cell = "indicator = '4.11a-seed' AND instance = 'kampot' AND sex = 'female'
-                AND age_group = '6-11'";
+                AND age_now = '6-11'";
     let changed = program.query(&format!(
         "UPDATE tonle.indicator_values SET numerator = numerator + 1 WHERE {cell} RETURNING indicator"
     ));

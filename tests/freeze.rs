@@ -14,7 +14,7 @@ fn expect(ending: &Ending, code: i32, words: &[&str]) {
 
 fn case(sex: &str, age: u8, registered: &str) -> Value {
     json!({ "module_id": "primeromodule-cp", "sex": sex, "age": age, "status": "open",
-            "registration_date": registered })
+            "date_of_birth": null, "registration_date": registered })
 }
 
 fn id_of(number: u8) -> String {
@@ -53,10 +53,10 @@ fn a_frozen_period_stays_beside_what_changes_later() {
         "SELECT difference, dimensions->>'sex', dimensions->>'age_group', frozen_value,
             present_value, frozen_revision, present_revision
        FROM tonle.frozen_differences WHERE indicator = 'CM-01' AND instance = 'takeo'
-        AND NOT dimensions ?| ARRAY['district', 'province'] ORDER BY 1, 2, 3";
+        AND NOT dimensions ?| ARRAY['district', 'province', 'agency'] ORDER BY 1, 2, 3";
     let revisions = "SELECT max(revision) FROM tonle.indicator_values
                       WHERE indicator = 'CM-01' AND period_start = '2016-01-01'
-                        AND sex = 'all' AND district = 'all' AND province = 'all'";
+                        AND sex = 'all' AND district = 'all' AND province = 'all' AND agency = 'all'";
     let last = program.query(revisions);
     let expected = format!(
         "came|female|12-17||1||1\nchanged|||2|1|1|{last}\n\

@@ -20,6 +20,10 @@ const CHANGED_PACKS: u32 = 2_000;
 /// Most changes of one pack.
 const CHANGES_MAX: usize = 4;
 
+/// The first lines of the population that nearly every indicator counts.
+const STRICT: &str =
+    "[populations.strict]\nrecord_type = { not = \"incident\" }\nrecord_state = true";
+
 /// Reads the core pack with the first `find` replaced, and expects an error at the line of `line` that says
 /// all of `words`.
 #[track_caller]
@@ -65,7 +69,7 @@ fn a_misspelt_name_is_told_the_nearest() {
             "from = \"services_section.",
             "from = \"service_section.",
             "from = \"service_section.",
-            "dimensions.service_type",
+            "values.days_to_service",
             "services_section",
         ),
         (
@@ -98,12 +102,39 @@ fn a_misspelt_name_is_told_the_nearest() {
         ),
         (
             "[\"sex\", \"age_group\"]",
-            "[\"sex\", \"age\"]",
-            "\"age\"]",
+            "[\"sex\", \"age_grp\"]",
+            "\"age_grp\"]",
             "indicators.CM-01",
             "age_group",
         ),
-        ("where = { age =", "where = { aeg =", "aeg", "indicators.CM-02.where.aeg", "age"),
+        (
+            "where = { status =",
+            "where = { statsu =",
+            "statsu",
+            "indicators.CM-04.where.statsu",
+            "status",
+        ),
+        (
+            "concept = \"separated\"",
+            "concept = \"seperated\"",
+            "seperated",
+            "indicators.RC-04.where.protection_status",
+            "separated",
+        ),
+        (
+            "median = \"days_to_close\"",
+            "median = \"days_to_clos\"",
+            "days_to_clos\"",
+            "indicators.TQ-05-closed",
+            "days_to_close",
+        ),
+        (
+            "denominator = [\"CM-01\"",
+            "denominator = [\"CM-1\"",
+            "\"CM-1\"",
+            "indicators.CM-06",
+            "CM-01",
+        ),
         (
             "rows = { service_implemented =",
             "rows = { service_implemnted =",
@@ -112,8 +143,8 @@ fn a_misspelt_name_is_told_the_nearest() {
             "service_implemented",
         ),
         (
-            "record_state = true",
-            "record_stat = true",
+            STRICT,
+            "[populations.strict]\nrecord_type = { not = \"incident\" }\nrecord_stat = true",
             "record_stat =",
             "populations.strict.record_stat",
             "record_state",
@@ -127,7 +158,7 @@ fn a_misspelt_name_is_told_the_nearest() {
             "registration_date",
         ),
         (
-            "\"sex\", \"age_group\", \"district\", \"s",
+            "\"sex\", \"age_now\", \"district\", \"s",
             "\"sexx\", \"s",
             "sexx",
             "extracts.cases",
@@ -150,8 +181,8 @@ fn what_does_not_fit_is_told_what_is_expected() {
         (
             "from = \"age\"",
             "from = \"date_closure\"",
-            "[dimensions.age_group]",
-            ["age_group", "periods"],
+            "[dimensions.age_now]",
+            ["age_now", "periods"],
         ),
         (
             "status = { type = \"option\", values = [\"open\", \"closed\", \"transferred\", \"duplicate\"] }",
@@ -160,7 +191,7 @@ fn what_does_not_fit_is_told_what_is_expected() {
             ["dimensions.status", "`values`"],
         ),
         ("count = \"cases\"", "count = \"children\"", "\"children\"", ["CM-01", "rows of SUBFORM"]),
-        ("count = \"cases\"\n", "", "[indicators.CM-01]", ["missing field", "`count`"]),
+        ("count = \"cases\"\n", "", "[indicators.CM-01]", ["CM-01", "rows of SUBFORM"]),
         ("flow = \"registration_date\"", "flow = \"sex\"", "flow = \"sex\"", ["CM-01", "date"]),
         (
             "flow = \"registration_date\"",
@@ -187,11 +218,21 @@ fn what_does_not_fit_is_told_what_is_expected() {
             "[\"service_type\"]",
             ["CM-01", "rows that are not counted"],
         ),
-        ("age = \"0..17\"", "age = \"17..0\"", "17..0", ["CM-02.where.age", "\"0..17\""]),
-        ("age = \"0..17\"", "age = true", "age = true", ["CM-02.where.age", "a number"]),
         (
-            "record_state = true ",
-            "record_state = \"yes\" ",
+            "age_at_event = \"0..17\"",
+            "age_at_event = \"17..0\"",
+            "17..0",
+            ["CM-02.where.age_at_event", "\"0..17\""],
+        ),
+        (
+            "age_at_event = \"0..17\"",
+            "age_at_event = true",
+            "age_at_event = true",
+            ["CM-02.where.age_at_event", "a number"],
+        ),
+        (
+            STRICT,
+            "[populations.strict]\nrecord_type = { not = \"incident\" }\nrecord_state = \"yes\"",
             "record_state = \"yes\"",
             ["populations.strict.record_state", "{ not = true }"],
         ),
@@ -222,7 +263,7 @@ fn what_does_not_fit_is_told_what_is_expected() {
             ["cases", "date"],
         ),
         (
-            "\"sex\", \"age_group\", \"district\", \"status\", ",
+            "\"sex\", \"age_now\", \"district\", \"status\", ",
             "\"protection_concern\", \"status\", ",
             "\"protection_concern\", \"status\", ",
             ["extracts.cases", "a set of options"],

@@ -1,30 +1,22 @@
 //! When a case contributes something else by itself: what a clock tick has to look at.
 
 use crate::indicator::Plan;
-use crate::indicator::check::{Check, Compiled};
-use crate::indicator::part::{PlacedAt, SummaryPlan};
-use crate::indicator::value::{Source, ValuePlan};
-use crate::model::{Case, Day, Subform};
+use crate::indicator::breaks::{Break, is_steady};
+use crate::indicator::part::PlacedAt;
+use crate::indicator::value::Source;
+use crate::model::{Case, Day, PeriodType};
 
 /// The days on which cases may change by themselves, besides those of their lifecycle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Alarms {
-    /// Dates of a case, each with the days from the date to the change.
-    dates: Vec<(Dated, i32)>,
+    /// Days that single cases have.
+    breaks: Vec<Break>,
     /// Whether something of an open case changes every day.
     daily_while_open: bool,
     /// Whether something of any case changes every day.
     daily: bool,
-    /// Whether something of any case changes with the month.
-    monthly: bool,
-}
-
-/// Where dates are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dated {
-    Case(u16),
-    Row { subform: usize, word: u16 },
-    Set(u16),
+    /// Whether open cases are told of weeks.
+    weekly: bool,
 }
 
 impl Alarms {
@@ -33,107 +25,33 @@ impl Alarms {
         let mut alarms = Self::default();
         for indicator in &plan.indicators {
             for part in &indicator.parts {
-                let placed = plan.placings[part.placing].placed;
-                if let PlacedAt::Date(source, Some(mature_after)) = placed {
-                    alarms.note(source, part.subform, mature_after as i32);
-                }
-                if !placed.follows_clock() {
-                    continue;
-                }
-                let is_now = placed == PlacedAt::Now;
-                if let (Some(word), Some(subform)) = (part.latest, part.subform) {
-                    alarms.add(Dated::Row { subform, word }, 0);
-                }
-                let numerator = part.numerator.iter().flat_map(|n| n.filter.iter().chain(&n.rows));
-                let checks = part.filter_at_event.iter().chain(&part.rows).chain(numerator);
-                alarms.checks(plan, checks, part.subform, is_now);
-                if let SummaryPlan::Days { value, .. } = indicator.summary {
-                    alarms.value(&plan.values[value], is_now);
-                }
-                let families = &plan.families[indicator.families.clone()];
-                for part in families.iter().flat_map(|family| &family.parts) {
-                    if let super::dimension::OriginPlan::Value(value) =
-                        plan.dimensions[part.dimension].origin
-                    {
-                        alarms.value(&plan.values[value], is_now);
+                let placing = &plan.placings[part.placing];
+                if let PlacedAt::Date(source, Some(mature_after)) = placing.placed {
+                    let days = i32::try_from(mature_after).unwrap_or(i32::MAX);
+                    match (source, part.subform) {
+                        (Source::Case(word), _) => alarms.add(Break::Case(word, days)),
+                        (Source::Row(word), Some(subform)) => {
+                            alarms.add(Break::Row { subform, word, days });
+                        }
+                        (Source::Row(_), None) => {}
                     }
+                }
+                let is_weekly = placing.periods.contains(&PeriodType::Week);
+                alarms.weekly |= placing.placed.is_running() && is_weekly;
+                if placing.placed.follows_clock() {
+                    let is_now = placing.placed == PlacedAt::Now;
+                    alarms.daily |= is_now && !is_steady(plan, indicator);
+                    alarms.daily_while_open |= !is_steady(plan, indicator);
+                    part.breaks.iter().for_each(|found| alarms.add(*found));
                 }
             }
         }
         alarms
     }
 
-    fn checks<'a>(
-        &mut self,
-        plan: &Plan,
-        checks: impl IntoIterator<Item = &'a Check>,
-        subform: Option<usize>,
-        is_now: bool,
-    ) {
-        for check in checks {
-            match check {
-                Check::Word(source, Compiled::Within(from, to)) => {
-                    self.within(Dated::of(*source, subform), (*from, *to));
-                }
-                Check::Set(set, Compiled::Within(from, to)) => {
-                    self.within(Some(Dated::Set(*set)), (*from, *to));
-                }
-                Check::Value(index, _) => self.value(&plan.values[*index], is_now),
-                Check::Any(groups) => {
-                    groups.iter().for_each(|group| self.checks(plan, group, subform, is_now));
-                }
-                Check::Has { subform, rows, date, within } => {
-                    let dated = date.map(|word| Dated::Row { subform: *subform, word });
-                    self.within(dated, *within);
-                    self.checks(plan, rows, Some(*subform), is_now);
-                }
-                Check::Word(..) | Check::Set(..) => {}
-            }
-        }
-    }
-
-    /// A date is within (from, to) of the event on the days from date - to to date - from.
-    fn within(&mut self, dated: Option<Dated>, (from, to): (i32, i32)) {
-        let Some(dated) = dated else { return };
-        if to != i32::MAX {
-            self.add(dated, to.saturating_neg());
-        }
-        if from != i32::MIN {
-            self.add(dated, from.saturating_neg().saturating_add(1));
-        }
-    }
-
-    fn value(&mut self, value: &ValuePlan, is_now: bool) {
-        if !value.needs_event() {
-            return;
-        }
-        match value {
-            ValuePlan::Days { .. } if is_now => self.daily = true,
-            ValuePlan::Days { .. } => self.daily_while_open = true,
-            // An age is counted in months, and with the month every open case is looked at anyway.
-            ValuePlan::Age { .. } => self.monthly |= is_now,
-            ValuePlan::Conflict(_) => {}
-        }
-    }
-
-    fn note(&mut self, source: Source, subform: Option<usize>, offset: i32) {
-        if let Some(dated) = Dated::of(source, subform) {
-            self.add(dated, offset);
-        }
-    }
-
-    fn add(&mut self, dated: Dated, offset: i32) {
-        if !self.dates.contains(&(dated, offset)) {
-            self.dates.push((dated, offset));
-        }
-    }
-}
-
-impl Dated {
-    fn of(source: Source, subform: Option<usize>) -> Option<Self> {
-        match source {
-            Source::Case(word) => Some(Self::Case(word)),
-            Source::Row(word) => subform.map(|subform| Self::Row { subform, word }),
+    fn add(&mut self, found: Break) {
+        if !self.breaks.contains(&found) {
+            self.breaks.push(found);
         }
     }
 }
@@ -147,34 +65,27 @@ impl Plan {
         let Some(stream) = self.stream_of(case) else { return true };
         let translated = self.streams[stream].translated(case, &self.schema);
         let case = translated.as_ref().unwrap_or(case);
-        let same_month = before.first_of_month() == after.first_of_month();
-        let same_week = before.week() == after.week();
         let moved = |day: Day| before < day && day <= after;
+        let same_month = before.first_of_month() == after.first_of_month();
+        let same_week = !self.alarms.weekly || before.week() == after.week();
+        let is_quiet = same_month && same_week && !self.alarms.daily_while_open;
         let lives_on = self.intervals(case).iter().all(|interval| {
             let is_past = interval.to.is_some_and(|to| to <= before);
             let closes = interval.to.is_some_and(moved);
-            let steady = same_month && same_week && !self.alarms.daily_while_open;
-            !moved(interval.from) && !closes && (steady || is_past || interval.from > after)
+            !moved(interval.from) && !closes && (is_quiet || is_past || interval.from > after)
         });
-        lives_on && (same_month || !self.alarms.monthly) && !self.wakes(case, before, after)
+        lives_on && !self.wakes(case, moved)
     }
 
-    /// Whether a date of the case brings a change after `before`, up to `after`.
-    fn wakes(&self, case: &Case, before: Day, after: Day) -> bool {
-        let rings = |word: u32, offset: i32| {
-            Case::day(word).is_some_and(|day| {
-                let at = i64::from(day.0) + i64::from(offset);
-                i64::from(before.0) < at && at <= i64::from(after.0)
-            })
-        };
-        self.alarms.dates.iter().any(|(dated, offset)| match *dated {
-            Dated::Case(word) => rings(case.word(word), *offset),
-            Dated::Row { subform, word } => {
-                debug_assert!(usize::from(word) >= Subform::KEY_WORDS);
-                let mut rows = case.rows(&self.schema, subform);
-                rows.any(|row| rings(row[usize::from(word)], *offset))
+    /// Whether one of the break days of the case is among those that passed.
+    fn wakes(&self, case: &Case, moved: impl Fn(Day) -> bool) -> bool {
+        let mut wakes = false;
+        for found in &self.alarms.breaks {
+            self.each_day(*found, case, |day| wakes |= moved(day));
+            if wakes {
+                break;
             }
-            Dated::Set(set) => case.set(&self.schema, set).iter().any(|word| rings(*word, *offset)),
-        })
+        }
+        wakes
     }
 }

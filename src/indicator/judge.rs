@@ -6,6 +6,7 @@
 
 use smallvec::SmallVec;
 
+use crate::indicator::breaks::Days;
 use crate::indicator::part::{Indicator, PartPlan, PlacedAt, SummaryPlan};
 use crate::indicator::place::{Context, Run};
 use crate::indicator::table::Family;
@@ -192,14 +193,45 @@ impl Plan {
                 self.place_once(at, Subject { event, ..subject }, (run.first, run.end), into);
                 continue;
             }
+            let days = match at.indicator.by_period {
+                true => Days::new(),
+                false => self.break_days(&at.part.breaks, subject.case),
+            };
             let mut period = run.first;
             while period < run.end {
                 let event = self.event_of(placed, *run, period, at.context.today);
-                let next = period.next();
+                let next = match at.indicator.by_period {
+                    true => period.next(),
+                    false => {
+                        let end = self.stretch_end(placed, *run, event, &days, at.context);
+                        end.max(period.next())
+                    }
+                };
                 self.place_once(at, Subject { event, ..subject }, (period, next), into);
                 period = next;
             }
         }
+    }
+
+    /// The first period of a run whose event is on or after the break day that follows `event`; the end of the run
+    /// when there is none.
+    fn stretch_end(
+        &self,
+        placed: PlacedAt,
+        run: Run,
+        event: Day,
+        days: &Days,
+        context: &Context<'_>,
+    ) -> Period {
+        let after = days.partition_point(|day| *day <= event);
+        let Some(day) = days.get(after) else { return run.end };
+        let period = self.period(run.first.period_type(), *day, context.stream);
+        let end = match placed {
+            // The event is the first day: a period that began before the break day is not changed by it.
+            PlacedAt::Presence if period.start() < Some(*day) => period.next(),
+            _ => period,
+        };
+        end.min(run.end)
     }
 
     /// Adds one placement to each family, if everything that is to hold does.

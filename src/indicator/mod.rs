@@ -5,6 +5,7 @@
 
 mod alarm;
 mod breakdown;
+mod breaks;
 mod catalog;
 mod check;
 mod condition;

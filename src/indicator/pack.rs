@@ -23,9 +23,10 @@ pub struct PackText {
 }
 
 /// The packs inside the binary, by id.
-pub const SHIPPED: [(&str, &str); 2] = [
+pub const SHIPPED: [(&str, &str); 3] = [
     ("cp-core", include_str!("../../packs/cp-core.toml")),
     ("cambodia", include_str!("../../packs/cambodia.toml")),
+    ("primero-parity", include_str!("../../packs/primero-parity.toml")),
 ];
 
 impl PackText {

@@ -1,6 +1,7 @@
 //! Indicators compiled: their parts, what places each in periods, and what is made of the counted.
 
 use crate::error::Result;
+use crate::indicator::breaks::{Break, breaks_of};
 use crate::indicator::check::Check;
 use crate::indicator::plan::{Compiler, slot_of};
 use crate::indicator::table::tabulate;
@@ -19,8 +20,10 @@ pub(super) struct Indicator {
     pub(super) has_denominator: bool,
     /// Whether its cells are running totals: what is open over several periods is told at the ends only.
     pub(super) is_running: bool,
-    /// Whether each period of a run is looked at on its own, because something depends on the event.
+    /// Whether periods of a run can give different things, because something depends on the event.
     pub(super) by_event: bool,
+    /// Whether each period of a run is looked at on its own.
+    pub(super) by_period: bool,
     /// Its families, as a range of [`Plan::families`].
     pub(super) families: std::ops::Range<usize>,
 }
@@ -46,6 +49,8 @@ pub(super) struct PartPlan {
     pub(super) is_distinct: bool,
     /// Dimensions that the part sets, with the ordinal.
     pub(super) set: Vec<(usize, u32)>,
+    /// What makes the days between which every event gives the same.
+    pub(super) breaks: Vec<Break>,
 }
 
 /// Conditions of a numerator, compiled.
@@ -132,15 +137,22 @@ impl Plan {
         let is_running = parts.iter().any(|part| placed(part).is_running());
         let distinct_runs = parts.iter().any(|part| part.is_distinct && placed(part).is_running());
         let by_event = parts.iter().any(|part| self.is_by_event(part))
-            || matches!(summary, SummaryPlan::Days { value, .. } if self.values[value].needs_event())
             || self.families[families.clone()].iter().any(|family| {
                 family.parts.iter().any(|part| self.dimensions[part.dimension].of_event)
             });
+        let mut parts = parts;
+        for part in &mut parts {
+            part.breaks = breaks_of(self, part, &self.families[families.clone()]);
+        }
+        let by_period = distinct_runs
+            || is_running && definition.is_union
+            || matches!(summary, SummaryPlan::Days { value, .. } if self.values[value].needs_event());
         Ok(Indicator {
             code: code.to_owned(),
             is_union: definition.is_union,
             has_denominator: definition.has_denominator(),
-            by_event: by_event || distinct_runs || is_running && definition.is_union,
+            by_event: by_event || by_period,
+            by_period,
             parts,
             summary,
             is_running,
@@ -196,6 +208,7 @@ impl Plan {
                     Some((index, self.dimensions[index].ordinal_of(value)))
                 })
                 .collect(),
+            breaks: Vec::new(),
         }
     }
 

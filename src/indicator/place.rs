@@ -89,7 +89,7 @@ impl Plan {
         }
     }
 
-    fn period(&self, period_type: PeriodType, day: Day, stream: &Stream) -> Period {
+    pub(super) fn period(&self, period_type: PeriodType, day: Day, stream: &Stream) -> Period {
         Period::in_calendar(period_type, day, stream.fiscal_start)
     }
 

@@ -116,6 +116,35 @@ impl ValuePlan {
 }
 
 impl ValuePlan {
+    /// Whether it is read from a row.
+    pub(super) fn is_of_row(&self) -> bool {
+        matches!(self, Self::Days { from: Source::Row(_), .. })
+            || matches!(
+                self,
+                Self::Days { to: WhenPlan::Word(Source::Row(_)), .. }
+                    | Self::Age { on: WhenPlan::Word(Source::Row(_)), .. }
+            )
+    }
+
+    /// The first event at which the value is at least `edge`; none when no event is, or all that can be are.
+    pub(super) fn first_day(&self, subject: &Subject<'_>, edge: i32) -> Option<Day> {
+        match self {
+            Self::Days { from, to: WhenPlan::Event } => Case::day(subject.word(*from))?.plus(edge),
+            Self::Age { born, on: WhenPlan::Event, otherwise, recorded_on } => {
+                let (month, age) = match month_of_birth(subject.case.word(*born)) {
+                    Some(born) => (born, 0),
+                    None => {
+                        let recorded = Case::integer(subject.case.word((*otherwise)?))?;
+                        (months(Case::day(subject.case.word((*recorded_on)?))?), recorded)
+                    }
+                };
+                let years = i64::from(edge) - i64::from(age);
+                first_of(i64::from(month) + years * i64::from(YEAR_MONTHS))
+            }
+            Self::Days { .. } | Self::Age { .. } | Self::Conflict(_) => None,
+        }
+    }
+
     /// Whether it depends on the event.
     pub(super) fn needs_event(&self) -> bool {
         matches!(
@@ -138,6 +167,13 @@ impl WhenPlan {
 fn months(day: Day) -> i32 {
     let date = day.date();
     (i32::from(date.year()) - 1900) * YEAR_MONTHS + i32::from(date.month()) - 1
+}
+
+/// The first day of a month, counted from 1900-01; none outside the days that can be recorded.
+fn first_of(month: i64) -> Option<Day> {
+    let year = i16::try_from(1900 + month.div_euclid(i64::from(YEAR_MONTHS))).ok()?;
+    let month = i8::try_from(month.rem_euclid(i64::from(YEAR_MONTHS)) + 1).ok()?;
+    Day::of(jiff::civil::Date::new(year, month, 1).ok()?)
 }
 
 /// The same of a month of birth, whose word is one more.

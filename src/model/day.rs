@@ -41,6 +41,12 @@ impl Day {
         Self(self.0.saturating_sub(1).max(1))
     }
 
+    /// The day that many days later, or earlier; none outside the days that can be recorded.
+    pub fn plus(self, days: i32) -> Option<Self> {
+        let day = i64::from(self.0) + i64::from(days);
+        u32::try_from(day).ok().and_then(Self::from_word)
+    }
+
     /// The number of its week, which begins on Sunday.
     #[must_use]
     pub fn week(self) -> u32 {
