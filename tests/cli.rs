@@ -139,7 +139,7 @@ fn a_wrong_configuration_is_named_by_file_line_and_key() {
         "mappings.service_section.service_type = { a = \"b\" }",
         &["service_section.service_type", "nearest is \"services_section\""],
     );
-    odd("concepts.residential = [\"a\"]", &["concepts.residential", "no concept"]);
+    odd("concepts.residental = [\"a\"]", &["concepts.residental", "nearest is \"residential\""]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::indicator::{
     Definition, InstanceDefinition, PACK_BYTES_MAX, PackText, SHIPPED, line_of, misread,
 };
-use crate::model::{INSTANCES_MAX, Secret};
+use crate::model::{INSTANCES_MAX, RECORD_TYPE, Secret};
 use crate::report;
 use crate::sink;
 use crate::source;
@@ -45,7 +45,8 @@ pub struct Overrides {
 pub struct Config {
     /// What is read, counted and published.
     pub definition: Arc<Definition>,
-    /// The Primero instances, in the order of the file.
+    /// What is read of the Primero instances, in the order of the file: the cases of each, and behind them its
+    /// incidents where they are wanted.
     pub instances: Vec<source::Settings>,
     /// What the option ids of each instance mean, by its name.
     meanings: BTreeMap<String, Meaning>,
@@ -127,6 +128,7 @@ impl Config {
     pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
         let definition = |instance: &source::Settings| {
             let mut definition = InstanceDefinition {
+                published_as: instance.published_as.clone(),
                 fiscal_year_start: instance.fiscal_year_start,
                 ..InstanceDefinition::plain(&instance.name)
             };
@@ -270,8 +272,28 @@ impl Checker<'_> {
             }
             let meaning = self.meaning(&settings.name, &mappings, &concepts, definition)?;
             meanings.insert(settings.name.clone(), meaning);
+            let incidents = settings.incidents();
             instances.push(settings);
+            if let Some(incidents) = incidents {
+                incidents_are_told(definition).map_err(|error| error.while_doing(&place))?;
+                instances.push(incidents);
+            }
+        }
+        if instances.len() > INSTANCES_MAX {
+            let what = "instances: with their incidents they are more than";
+            return Err(Error::config(format!("{}: {what} {INSTANCES_MAX}", self.doing)));
         }
         Ok((instances, meanings))
     }
+}
+
+/// Without the built-in field a pack could not tell incidents from cases, and would count them as such.
+fn incidents_are_told(definition: &Definition) -> Result<()> {
+    if definition.fields.contains_key(RECORD_TYPE) {
+        return Ok(());
+    }
+    Err(Error::config(format!("incidents: no pack has the field {RECORD_TYPE}")).advise(format!(
+        "add {RECORD_TYPE} = {{ type = \"option\", values = [\"case\", \"incident\"] }} to the fields of a pack \
+         and to its populations, or leave incidents out"
+    )))
 }

@@ -8,6 +8,7 @@ mod breakdown;
 mod breaks;
 mod catalog;
 mod check;
+mod cluster;
 mod condition;
 mod counted;
 mod definition;
@@ -28,6 +29,7 @@ mod resolve;
 mod spelling;
 mod stream;
 mod table;
+mod terms;
 mod value;
 
 pub use catalog::{
@@ -44,3 +46,4 @@ pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
 pub use spelling::{line_of, misread, nearest};
 pub use table::Summing;
+pub use terms::*;
