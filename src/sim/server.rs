@@ -16,6 +16,7 @@ use super::edits::Editor;
 use super::faults::{Fault, Faults};
 use super::filter::{Filter, Refusal};
 use super::login::{self, Login, Sessions};
+use super::managed::{self, ReportAccess};
 use super::page::{self, Order, Page, Selection};
 use super::params::{Given, Params, convert};
 use super::reply::Reply;
@@ -69,6 +70,8 @@ pub(super) struct Server {
     seen: Mutex<Seen>,
     permitted: Mutex<Option<Vec<String>>>,
     locked: AtomicBool,
+    reports: Mutex<ReportAccess>,
+    version: String,
     country: Country,
 }
 
@@ -93,8 +96,15 @@ impl Server {
             seen: Mutex::default(),
             permitted: Mutex::new(permitted),
             locked: AtomicBool::new(false),
+            reports: Mutex::default(),
+            version: super::PRIMERO_VERSION.to_owned(),
             country: Country::new(),
         }
+    }
+
+    /// The same, saying that it is this version, and counting as that does.
+    pub(super) fn with_version(self, version: &str) -> Self {
+        Self { version: version.to_owned(), ..self }
     }
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
@@ -111,6 +121,10 @@ impl Server {
 
     pub(super) fn set_permitted(&self, fields: Option<Vec<String>>) {
         *hold(&self.permitted) = fields;
+    }
+
+    pub(super) fn set_report_access(&self, access: ReportAccess) {
+        *hold(&self.reports) = access;
     }
 
     pub(super) fn set_locked(&self, locked: bool) {
@@ -262,9 +276,9 @@ impl Server {
             }
             "system_settings" => {
                 let extended = params.text("extended") == Some("true");
-                Reply::json(configuration::settings(extended, locked).to_string())
+                Reply::json(configuration::settings(extended, locked, &self.version).to_string())
             }
-            "contact_information" => Reply::json(configuration::contact().to_string()),
+            "contact_information" => Reply::json(configuration::contact(&self.version).to_string()),
             "agencies" => Reply::error(403, path, None, "Forbidden"),
             "cases.json" => Reply::error(
                 500,
@@ -274,6 +288,9 @@ impl Server {
             ),
             _ => match resource.strip_prefix("cases/") {
                 Some(id) if !id.contains('/') => self.show(path, id, &params),
+                _ if resource.starts_with("managed_reports/") => {
+                    self.managed_report(path, &resource["managed_reports/".len()..], &params)
+                }
                 _ if resource.starts_with("lookups/") => Reply::error(403, path, None, "Forbidden"),
                 _ => Reply::no_route(),
             },
@@ -332,6 +349,19 @@ impl Server {
         Order::read(params, salt).sort(&mut rows);
         let total = rows.len();
         Ok((page.cut(&rows).iter().map(|row| (*row).clone()).collect(), total))
+    }
+
+    fn managed_report(&self, path: &str, id: &str, params: &Params) -> Reply {
+        let access = *hold(&self.reports);
+        if access == ReportAccess::Forbidden {
+            return Reply::error(403, path, None, "Forbidden");
+        }
+        let mut store = self.store();
+        let rows = store.visible().to_vec();
+        let counted = |row: &&Row| access == ReportAccess::Everything || store.in_scope(&row.id);
+        let cases: Vec<_> = rows.iter().filter(counted).map(Row::document).collect();
+        drop(store);
+        managed::answer(path, id, params, &self.version, &cases)
     }
 
     fn show(&self, path: &str, id: &str, params: &Params) -> Reply {
@@ -406,6 +436,7 @@ fn is_route(resource: &str) -> bool {
             | "cases.json"
             | "locations"
             | "lookups"
+            | "managed_reports"
             | "forms"
             | "system_settings"
             | "contact_information"
