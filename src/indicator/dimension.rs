@@ -24,6 +24,8 @@ pub(super) struct Dimension {
     pub(super) reading: Reading,
     /// How many ordinals there are.
     pub(super) size: u32,
+    /// How many of them a case can have: places finer than the level it can not.
+    pub(super) span: u32,
 }
 
 /// What a dimension is read from, compiled.
@@ -83,6 +85,10 @@ impl Compiler<'_> {
                 Origin::Field(path) => OriginPlan::Slot(slot_of(self.schema, path)),
                 Origin::Value(name) => OriginPlan::Value(self.value(name)),
                 Origin::Caseload => OriginPlan::Caseload,
+            },
+            span: match &definition.kind {
+                DimensionKind::Location { level } => FIRST + places.count_to(*level),
+                _ => FIRST + u32::try_from(values).expect("lists are bounded"),
             },
             reading,
             size: FIRST + u32::try_from(values).expect("lists and trees are bounded"),
@@ -309,6 +315,11 @@ impl Places {
             found.copied().unwrap_or(UNMAPPED)
         };
         self.by_code.iter().map(|index| index.as_ref().map_or(UNMAPPED, at_level)).collect()
+    }
+
+    /// How many places there are at `level` and above it.
+    fn count_to(&self, level: u8) -> u32 {
+        self.places.iter().filter(|place| place.level <= level).count() as u32
     }
 
     fn level(&self, ordinal: u32) -> u8 {

@@ -8,6 +8,7 @@ mod breakdown;
 mod breaks;
 mod catalog;
 mod check;
+mod cluster;
 mod condition;
 mod counted;
 mod definition;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
+use crate::indicator::cluster::{bits, clusters};
 use crate::indicator::dimension::OriginPlan;
 use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
@@ -82,7 +83,7 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
     let is_running =
         indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
-    let declared = Declared { code, indicator, share, is_running, is_distinct: distinct };
+    let declared = Declared { code, indicator, share, is_running };
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
         check_size(plan, declared, &table)?;
@@ -93,14 +94,8 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
         groups.entry(several.collect()).or_default().push(table);
     }
     for tables in groups.into_values() {
-        let union: BTreeSet<_> = tables.iter().flatten().copied().collect();
-        if bits(plan, &union) <= DIMENSION_BITS {
+        for (union, tables) in clusters(plan, tables) {
             add_family(plan, declared, &union, &tables)?;
-        } else {
-            for table in tables {
-                let alone = table.iter().copied().collect();
-                add_family(plan, declared, &alone, &[table])?;
-            }
         }
     }
     Ok(())
@@ -108,7 +103,7 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
 
 /// Refuses a table that would be larger than anybody can use: found before it is computed, not after.
 fn check_size(plan: &Plan, declared: Declared<'_>, table: &[usize]) -> Result<()> {
-    let mut cells = table.iter().map(|index| u64::from(plan.dimensions[*index].size) + 1);
+    let mut cells = table.iter().map(|index| u64::from(plan.dimensions[*index].span));
     let cells = cells.try_fold(1_u64, |product, size| product.checked_mul(size));
     if cells.is_some_and(|cells| cells <= TABLE_CELLS_MAX) {
         return Ok(());
@@ -126,7 +121,6 @@ struct Declared<'a> {
     indicator: &'a IndicatorDefinition,
     share: Option<usize>,
     is_running: bool,
-    is_distinct: bool,
 }
 
 impl Declared<'_> {
@@ -137,10 +131,6 @@ impl Declared<'_> {
             "break it down by fewer dimensions, a coarser level or shorter lists of values";
         too_large(&what, advice)
     }
-}
-
-fn bits(plan: &Plan, dimensions: &BTreeSet<usize>) -> u32 {
-    dimensions.iter().map(|index| plan.dimensions[*index].bits()).sum()
 }
 
 fn add_family(
@@ -163,7 +153,8 @@ fn add_family(
         union.iter().filter(|index| plan.dimensions[**index].origin != OriginPlan::Caseload);
     for dimension in known {
         let place = &plan.dimensions[*dimension];
-        let apart = declared.share == Some(*dimension) || declared.is_distinct && place.of_row;
+        let distinct = declared.indicator.is_distinct();
+        let apart = declared.share == Some(*dimension) || distinct && place.of_row;
         let is_apart = place.is_location() && apart;
         parts.push(FamilyPart { dimension: *dimension, shift, is_apart });
         shift += place.bits();

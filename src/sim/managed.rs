@@ -8,6 +8,7 @@ use super::calendar::{self, DAY_MS};
 use super::params::{Given, Params, convert};
 use super::reply::Reply;
 use super::save::{Case, text_of};
+use super::store::Row;
 
 /// The first version that leaves disabled cases out and can filter rows by their type.
 const MENDED: [u32; 3] = [2, 14, 1];
@@ -101,14 +102,8 @@ pub(super) fn is_mended(version: &str) -> bool {
     numbers.as_slice() >= MENDED.as_slice()
 }
 
-/// Answers `GET /api/v2/managed_reports/:id`. `cases` are those that the caller's reports may count.
-pub(super) fn answer(
-    path: &str,
-    id: &str,
-    params: &Params,
-    version: &str,
-    cases: &[Case],
-) -> Reply {
+/// Answers `GET /api/v2/managed_reports/:id`. `rows` are the cases that the caller's reports may count.
+pub(super) fn answer(path: &str, id: &str, params: &Params, version: &str, rows: &[Row]) -> Reply {
     let Some(report) = REPORTS.iter().find(|report| report.id == id) else {
         return Reply::error(422, path, None, "Invalid report");
     };
@@ -121,7 +116,7 @@ pub(super) fn answer(
         "subreports": [report.subreport],
     });
     if params.text("subreport").is_none_or(|name| name == report.subreport) {
-        match report.data(params, is_mended(version), cases) {
+        match report.data(params, is_mended(version), rows) {
             Ok(lines) => data["report_data"] = report.content(lines),
             Err(message) => return Reply::error(500, path, None, &message),
         }
@@ -149,7 +144,7 @@ impl Report {
     }
 
     /// The lines of the report; the error is what the database says.
-    fn data(&self, params: &Params, mended: bool, cases: &[Case]) -> Result<Vec<Value>, String> {
+    fn data(&self, params: &Params, mended: bool, rows: &[Row]) -> Result<Vec<Value>, String> {
         if let (Counts::Rows { kind, .. }, false) = (self.counts, mended)
             && params.get(kind).is_some()
         {
@@ -168,9 +163,9 @@ impl Report {
             return Err(NO_GROUP.to_owned());
         }
         let mut groups: BTreeMap<String, Table> = BTreeMap::new();
-        for case in cases {
-            let enabled = case.get("record_state").and_then(Value::as_bool).unwrap_or(true);
-            if mended && !enabled || !asked_for(case, params, &["status", "workflow"]) {
+        for row in rows {
+            let case = &row.document();
+            if mended && !row.enabled || !asked_for(case, params, &["status", "workflow"]) {
                 continue;
             }
             for (day, times) in self.days(case, params, date) {

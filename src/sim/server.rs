@@ -15,7 +15,7 @@ use super::country::Country;
 use super::edits::Editor;
 use super::faults::{Fault, Faults};
 use super::filter::{Filter, Refusal};
-use super::login::{self, Login, Sessions};
+use super::login::{self, Login, Rights, Sessions};
 use super::managed::{self, ReportAccess};
 use super::page::{self, Order, Page, Selection};
 use super::params::{Given, Params, convert};
@@ -63,6 +63,8 @@ struct Seen {
 /// The simulated server.
 pub(super) struct Server {
     store: Mutex<Store>,
+    incidents: Mutex<Store>,
+    rights: Mutex<Rights>,
     editor: Mutex<Editor>,
     pub(super) faults: Faults,
     login: Mutex<Login>,
@@ -70,7 +72,6 @@ pub(super) struct Server {
     seen: Mutex<Seen>,
     permitted: Mutex<Option<Vec<String>>>,
     locked: AtomicBool,
-    reports: Mutex<ReportAccess>,
     version: String,
     country: Country,
 }
@@ -83,12 +84,16 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     pub(super) fn new(
         store: Store,
+        incidents: Store,
         editor: Editor,
         login: Login,
         permitted: Option<Vec<String>>,
+        version: String,
     ) -> Self {
         Self {
             store: Mutex::new(store),
+            incidents: Mutex::new(incidents),
+            rights: Mutex::new(Rights::AT_FIRST),
             editor: Mutex::new(editor),
             faults: Faults::default(),
             login: Mutex::new(login),
@@ -96,19 +101,21 @@ impl Server {
             seen: Mutex::default(),
             permitted: Mutex::new(permitted),
             locked: AtomicBool::new(false),
-            reports: Mutex::default(),
-            version: super::PRIMERO_VERSION.to_owned(),
+            version,
             country: Country::new(),
         }
     }
 
-    /// The same, saying that it is this version, and counting as that does.
-    pub(super) fn with_version(self, version: &str) -> Self {
-        Self { version: version.to_owned(), ..self }
-    }
-
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         hold(&self.store)
+    }
+
+    pub(super) fn incidents(&self) -> MutexGuard<'_, Store> {
+        hold(&self.incidents)
+    }
+
+    pub(super) fn rights(&self) -> MutexGuard<'_, Rights> {
+        hold(&self.rights)
     }
 
     pub(super) fn editor(&self) -> MutexGuard<'_, Editor> {
@@ -121,10 +128,6 @@ impl Server {
 
     pub(super) fn set_permitted(&self, fields: Option<Vec<String>>) {
         *hold(&self.permitted) = fields;
-    }
-
-    pub(super) fn set_report_access(&self, access: ReportAccess) {
-        *hold(&self.reports) = access;
     }
 
     pub(super) fn set_locked(&self, locked: bool) {
@@ -267,19 +270,22 @@ impl Server {
             "identity_providers" => Reply::json(
                 json!({"data": [], "metadata": {"use_identity_provider": false}}).to_string(),
             ),
-            "cases" => self.list(path, &params),
+            "cases" => self.cases(path, &params),
+            "incidents" if self.rights().incidents => self.list_incidents(path, &params),
             "locations" => self.locations(path, &params),
             "lookups" => lookups(path, &params),
             "forms" => {
                 let nested = params.text("exclude_subforms") != Some("true");
-                Reply::json(configuration::forms(nested).to_string())
+                let of = params.text("record_type").unwrap_or("case");
+                Reply::json(configuration::forms(of, nested).to_string())
             }
             "system_settings" => {
                 let extended = params.text("extended") == Some("true");
                 Reply::json(configuration::settings(extended, locked, &self.version).to_string())
             }
             "contact_information" => Reply::json(configuration::contact(&self.version).to_string()),
-            "agencies" => Reply::error(403, path, None, "Forbidden"),
+            "agencies" if self.rights().agencies => agencies(&params),
+            "agencies" | "incidents" => Reply::error(403, path, None, "Forbidden"),
             "cases.json" => Reply::error(
                 500,
                 path,
@@ -288,11 +294,11 @@ impl Server {
             ),
             _ => match resource.strip_prefix("cases/") {
                 Some(id) if !id.contains('/') => self.show(path, id, &params),
-                _ if resource.starts_with("managed_reports/") => {
-                    self.managed_report(path, &resource["managed_reports/".len()..], &params)
-                }
                 _ if resource.starts_with("lookups/") => Reply::error(403, path, None, "Forbidden"),
-                _ => Reply::no_route(),
+                _ => match resource.strip_prefix("managed_reports/") {
+                    Some(id) => self.managed_report(path, id, &params),
+                    None => Reply::no_route(),
+                },
             },
         })
     }
@@ -302,15 +308,31 @@ impl Server {
         hold(&self.permitted).clone()
     }
 
-    fn list(&self, path: &str, params: &Params) -> Reply {
+    fn cases(&self, path: &str, params: &Params) -> Reply {
         self.count(|counts| counts.lists += 1);
         let role = self.permitted();
         let permitted = |name: &str| may_see(role.as_deref(), name);
+        self.list(path, params, &self.store, (&permitted, role.is_some()))
+    }
+
+    fn list_incidents(&self, path: &str, params: &Params) -> Reply {
+        let permitted = &schema::is_known_of_incidents;
+        self.list(path, params, &self.incidents, (permitted, false))
+    }
+
+    /// A page of the records in a store. What may be seen is all there is unless the role is `narrow`.
+    fn list(
+        &self,
+        path: &str,
+        params: &Params,
+        store: &Mutex<Store>,
+        (permitted, narrow): (&dyn Fn(&str) -> bool, bool),
+    ) -> Reply {
         let page = Page::read(params, page::PER_DEFAULT, page::PER_MAX);
         let salt = self.requests().total;
         let found = Filter::build(params, permitted)
             .and_then(|filter| filter.check().map(|()| filter))
-            .and_then(|filter| self.find(&filter, params, page, salt));
+            .and_then(|filter| find(&mut hold(store), &filter, params, (page, salt)));
         let (rows, total) = match found {
             Ok(found) => found,
             Err(Refusal::Sql) => (Vec::new(), 0),
@@ -321,47 +343,21 @@ impl Server {
         }
         self.count(|counts| counts.cases_sent += rows.len() as u64);
         let selection = Selection::read(params);
-        let narrow = role.as_ref().map(|_| &permitted as &dyn Fn(&str) -> bool);
+        let narrow = narrow.then_some(permitted);
         let texts: Vec<String> = rows.iter().map(|row| selection.render(row, narrow)).collect();
         list_reply(&texts, total, page)
     }
 
-    /// The rows of one page, and how many rows match in all.
-    fn find(
-        &self,
-        filter: &Filter,
-        params: &Params,
-        page: Page,
-        salt: u64,
-    ) -> Result<(Vec<Row>, usize), Refusal> {
-        let mut store = self.store();
-        let hidden: Option<Vec<String>> = (!store.all_in_scope()).then(|| {
-            let ids: Vec<String> = store.visible().iter().map(|row| row.id.clone()).collect();
-            ids.into_iter().filter(|id| !store.in_scope(id)).collect()
-        });
-        let mut rows = Vec::new();
-        for row in store.visible() {
-            let reachable = hidden.as_ref().is_none_or(|hidden| !hidden.contains(&row.id));
-            if reachable && filter.matches(row)? {
-                rows.push(row);
-            }
-        }
-        Order::read(params, salt).sort(&mut rows);
-        let total = rows.len();
-        Ok((page.cut(&rows).iter().map(|row| (*row).clone()).collect(), total))
-    }
-
     fn managed_report(&self, path: &str, id: &str, params: &Params) -> Reply {
-        let access = *hold(&self.reports);
-        if access == ReportAccess::Forbidden {
-            return Reply::error(403, path, None, "Forbidden");
-        }
+        let access = self.rights().reports;
         let mut store = self.store();
-        let rows = store.visible().to_vec();
-        let counted = |row: &&Row| access == ReportAccess::Everything || store.in_scope(&row.id);
-        let cases: Vec<_> = rows.iter().filter(counted).map(Row::document).collect();
+        let mut rows = store.visible().to_vec();
+        rows.retain(|row| access == ReportAccess::Everything || store.in_scope(&row.id));
         drop(store);
-        managed::answer(path, id, params, &self.version, &cases)
+        match access {
+            ReportAccess::Forbidden => Reply::error(403, path, None, "Forbidden"),
+            _ => managed::answer(path, id, params, &self.version, &rows),
+        }
     }
 
     fn show(&self, path: &str, id: &str, params: &Params) -> Reply {
@@ -414,6 +410,36 @@ impl Server {
     }
 }
 
+/// The rows of one page, and how many rows match in all.
+fn find(
+    store: &mut Store,
+    filter: &Filter,
+    params: &Params,
+    (page, salt): (Page, u64),
+) -> Result<(Vec<Row>, usize), Refusal> {
+    let hidden: Option<Vec<String>> = (!store.all_in_scope()).then(|| {
+        let ids: Vec<String> = store.visible().iter().map(|row| row.id.clone()).collect();
+        ids.into_iter().filter(|id| !store.in_scope(id)).collect()
+    });
+    let mut rows = Vec::new();
+    for row in store.visible() {
+        let reachable = hidden.as_ref().is_none_or(|hidden| !hidden.contains(&row.id));
+        if reachable && filter.matches(row)? {
+            rows.push(row);
+        }
+    }
+    Order::read(params, salt).sort(&mut rows);
+    let total = rows.len();
+    Ok((page.cut(&rows).iter().map(|row| (*row).clone()).collect(), total))
+}
+
+fn agencies(params: &Params) -> Reply {
+    let page = Page::read(params, page::PER_DEFAULT, page::PER_MAX);
+    let agencies = configuration::agencies();
+    let data: Vec<String> = page.cut(&agencies).iter().map(Value::to_string).collect();
+    list_reply(&data, agencies.len(), page)
+}
+
 fn lookups(path: &str, params: &Params) -> Reply {
     let page = Page::read(params, page::PER_DEFAULT, page::PER_MAX);
     if let Err(message) = page.check() {
@@ -434,6 +460,7 @@ fn is_route(resource: &str) -> bool {
         first,
         "cases"
             | "cases.json"
+            | "incidents"
             | "locations"
             | "lookups"
             | "managed_reports"

@@ -13,7 +13,7 @@ use jiff::civil::Date;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::Day;
+use crate::model::{Day, RecordType};
 use crate::source::{ReportQuery, ReportReader, ServerSettings, Settings, SourceKind};
 
 use figures::{Figures, Grid, Measure};
@@ -150,7 +150,10 @@ fn servers<'c>(
     config: &'c Config,
     wanted: Option<&str>,
 ) -> Result<Vec<(&'c Settings, &'c ServerSettings)>> {
-    let is_wanted = |settings: &&Settings| wanted.is_none_or(|name| settings.name == name);
+    let is_wanted = |settings: &&Settings| {
+        // Incidents are a stream of their own, and have other reports.
+        settings.record_type == RecordType::Case && wanted.is_none_or(|name| settings.name == name)
+    };
     let servers: Vec<_> = config
         .instances
         .iter()
