@@ -14,6 +14,7 @@ mod packs;
 mod parity;
 mod path;
 mod privacy;
+mod reconcile;
 mod sink;
 mod state;
 mod support;

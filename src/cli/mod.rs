@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod freeze;
+mod reconcile;
 mod run;
 mod sim;
 mod verify;
@@ -42,6 +43,8 @@ enum Command {
     Verify(ConfigArgs),
     /// Store the published figures of a period once, and list what is stored.
     Freeze(freeze::Args),
+    /// Compare our figures with those of Primero's own reports, cell by cell; nothing is written.
+    Reconcile(reconcile::Args),
     /// Serve invented cases as a Primero would, or write them to files.
     Sim(sim::Args),
 }
@@ -78,6 +81,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Freeze(args) => freeze::run(&args),
+        Command::Reconcile(args) => reconcile::run(&args),
         Command::Sim(args) => sim::run(args),
     }
 }

@@ -5,6 +5,8 @@
 //! are the proofs that one step hands to the next, so the steps cannot be written in another order.
 
 mod gather;
+/// Comparison with the figures of Primero's own reports.
+pub mod parity;
 mod publish;
 mod standing;
 mod start;

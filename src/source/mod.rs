@@ -22,6 +22,7 @@ mod plan;
 mod pseudonym;
 mod places;
 mod labels;
+mod managed;
 mod probe;
 #[cfg(test)]
 mod scripted;
@@ -44,6 +45,7 @@ use crate::error::{Error, Result};
 use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, Schema, Secret};
 
 pub use labels::FieldLabels;
+pub use managed::{ReportCell, ReportQuery, ReportReader, ReportValue};
 pub use probe::{Findings, check};
 pub use settings::{
     FileSettings, RawConcepts, RawMappings, RawSettings, ServerSettings, Settings, SourceKind,
