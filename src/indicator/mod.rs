@@ -29,6 +29,7 @@ mod spelling;
 mod stream;
 mod table;
 mod value;
+mod words;
 
 pub use catalog::{
     Catalog, CellText, Column, ColumnType, DimensionText, Extract, IndicatorText, Labels, Naming,
@@ -42,5 +43,5 @@ pub use judge::Judgement;
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
-pub use spelling::{line_of, misread};
+pub use spelling::{line_of, misread, nearest};
 pub use table::Summing;
