@@ -1,17 +1,19 @@
 //! Incremental equals recomputed: random histories, one to three workers, any split into epochs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tonle::dataflow::oracle::{self, CellName, Tables, World};
 use tonle::dataflow::{Dataflow, Input};
-use tonle::indicator::{CellText, Naming};
+use tonle::indicator::{CellText, Definition, Naming};
 use tonle::model::{Case, Changes, Day, RecordChange, RecordKey};
 
 use crate::support::histories::{Country, FIRST_DAY, changes, shipped_packs};
+use crate::support::packs::{FORMS, random_pack};
 
 /// The tables as a reader of the changes sees them.
 #[derive(Default)]
@@ -68,46 +70,119 @@ fn recomputed(country: &Country, today: Day, records: &BTreeMap<RecordKey, Case>
     oracle::tables(&world, records)
 }
 
-/// Runs a history of `epoch_count` epochs and compares after each.
-fn incremental_equals_recomputed(seed: u64, workers: usize, epoch_count: usize, most: usize) {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut country = Country::new(shipped_packs());
-    let mut dataflow = Dataflow::start(Arc::clone(&country.plan), workers).unwrap();
-    let mut records: BTreeMap<RecordKey, Case> = BTreeMap::new();
-    let mut followed = Followed::default();
-    let mut today = Day(FIRST_DAY.0 + rng.random_range(300..900));
-    for epoch in 0..epoch_count {
-        let ticks = epoch == 0 || rng.random_bool(0.4);
-        if ticks {
-            // Mostly onwards; backwards too, as a restored clock may go.
-            today = Day(today.0 + rng.random_range(0..120) - 10);
+/// What is followed of one country from epoch to epoch.
+struct History {
+    rng: ChaCha8Rng,
+    country: Country,
+    workers: usize,
+    dataflow: Dataflow,
+    records: BTreeMap<RecordKey, Case>,
+    followed: Followed,
+    today: Option<Day>,
+    /// Told when something differs.
+    seed: u64,
+}
+
+impl History {
+    fn new(seed: u64, country: Country, workers: usize) -> Self {
+        let dataflow = Dataflow::start(Arc::clone(&country.plan), workers).unwrap();
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            country,
+            workers,
+            dataflow,
+            records: BTreeMap::new(),
+            followed: Followed::default(),
+            today: None,
+            seed,
         }
-        let changes = changes(&mut country, &mut rng, most);
+    }
+
+    /// An epoch with random changes, now and then of the clock, and rarely of the places.
+    fn epoch(&mut self, most: usize) {
+        if self.rng.random_bool(0.08) && self.today.is_some() {
+            self.relocate();
+        }
+        let ticks = (self.today.is_none() || self.rng.random_bool(0.4)).then(|| {
+            let before = self.today.unwrap_or(Day(FIRST_DAY.0 + self.rng.random_range(300..900)));
+            // Mostly onwards; backwards too, as a restored clock may go. Small steps are as likely as large ones.
+            let reach = *[2, 10, 120].choose(&mut self.rng).unwrap();
+            Day(before.0 + self.rng.random_range(0..reach + reach / 5) - reach / 5)
+        });
+        let changes = changes(&mut self.country, &mut self.rng, most);
+        self.advance(ticks, changes);
+    }
+
+    /// Another tree is another plan, and everything is told anew.
+    fn relocate(&mut self) {
+        self.country.relocate(&mut self.rng);
+        self.dataflow = Dataflow::start(Arc::clone(&self.country.plan), self.workers).unwrap();
+        self.followed = Followed::default();
+        let records = self.records.iter();
+        let all = records.map(|(key, case)| RecordChange { key: *key, case: Some(case.clone()) });
+        self.advance(self.today, all.collect());
+    }
+
+    /// Advances, compares everything, and tells how many cells changed.
+    fn advance(&mut self, today: Option<Day>, changes: Vec<RecordChange>) -> usize {
+        self.today = today.or(self.today);
         for RecordChange { key, case } in &changes {
             match case {
-                Some(case) => records.insert(*key, case.clone()),
-                None => records.remove(key),
+                Some(case) => self.records.insert(*key, case.clone()),
+                None => self.records.remove(key),
             };
         }
-        let input = Input { changes, today: ticks.then_some(today) };
-        followed.apply(&country, &dataflow.advance(input).unwrap());
-        let expected = recomputed(&country, today, &records);
-        compare(&followed.tables.values, &expected.values, epoch);
-        compare(&followed.tables.rows, &expected.rows, epoch);
+        let changes = self.dataflow.advance(Input { changes, today }).unwrap();
+        self.followed.apply(&self.country, &changes);
+        let expected = recomputed(&self.country, self.today.unwrap(), &self.records);
+        compare(&self.followed.tables.values, &expected.values, self.seed);
+        compare(&self.followed.tables.rows, &expected.rows, self.seed);
+        changes.cells.len()
+    }
+}
+
+/// Runs a history of `epoch_count` epochs and compares after each.
+fn incremental_equals_recomputed(
+    seed: u64,
+    country: Country,
+    workers: usize,
+    epoch_count: usize,
+    most: usize,
+) {
+    let mut history = History::new(seed, country, workers);
+    for _ in 0..epoch_count {
+        history.epoch(most);
+    }
+}
+
+/// A country with a random pack; none when the pack is too large, which a pack may be.
+fn random_country(seed: u64) -> Option<Country> {
+    let pack = random_pack(seed);
+    let definition = match Definition::read(vec![pack.text.clone()]) {
+        Ok(definition) => Arc::new(definition),
+        Err(error) => panic!("seed {seed}: {error}\n{}", pack.text.text),
+    };
+    match Country::with(definition, pack.instances) {
+        Ok(country) => Some(country),
+        Err(error) if error.to_string().contains("compiling the pack") => None,
+        Err(error) => panic!("seed {seed}: {error}\n{}", pack.text.text),
     }
 }
 
 /// Fails with the first entry that differs.
-fn compare<K, V>(ours: &BTreeMap<K, V>, expected: &BTreeMap<K, V>, epoch: usize)
+fn compare<K, V>(ours: &BTreeMap<K, V>, expected: &BTreeMap<K, V>, seed: u64)
 where
     K: Ord + std::fmt::Debug,
     V: PartialEq + std::fmt::Debug,
 {
+    if ours == expected {
+        return;
+    }
     for (key, value) in expected {
-        assert_eq!(ours.get(key), Some(value), "epoch {epoch}, {key:?}");
+        assert_eq!(ours.get(key), Some(value), "seed {seed}, {key:?}");
     }
     for (key, value) in ours {
-        assert!(expected.contains_key(key), "epoch {epoch}: surplus {key:?} = {value:?}");
+        assert!(expected.contains_key(key), "seed {seed}: surplus {key:?} = {value:?}");
     }
 }
 
@@ -117,7 +192,16 @@ proptest! {
 
     #[test]
     fn random_histories(seed in any::<u64>(), workers in 1_usize..4, epochs in 1_usize..8, most in 1_usize..16) {
-        incremental_equals_recomputed(seed, workers, epochs, most);
+        incremental_equals_recomputed(seed, Country::new(shipped_packs()), workers, epochs, most);
+    }
+
+    #[test]
+    fn random_histories_of_random_packs(
+        seed in any::<u64>(), workers in 1_usize..4, epochs in 1_usize..8, most in 1_usize..24,
+    ) {
+        if let Some(country) = random_country(seed) {
+            incremental_equals_recomputed(seed, country, workers, epochs, most);
+        }
     }
 }
 
@@ -141,4 +225,50 @@ fn a_split_into_epochs_changes_nothing() {
     for (split, workers) in [(1, 1), (7, 2), (all.len(), 3)] {
         assert!(tables(split, workers) == once, "split by {split}, {workers} workers");
     }
+}
+
+#[test]
+fn random_packs_say_everything_that_the_grammar_allows() {
+    let (mut forms, mut too_large) = (BTreeSet::new(), 0);
+    let count = 200;
+    for seed in 0..count {
+        match random_country(seed) {
+            Some(_) => forms.extend(random_pack(seed).forms),
+            None => too_large += 1,
+        }
+    }
+    assert!(too_large * 20 < count, "{too_large} of {count} packs are too large");
+    let missing: Vec<_> = FORMS.iter().filter(|form| !forms.contains(*form)).collect();
+    assert!(missing.is_empty(), "never drawn: {missing:?}");
+    let unknown: Vec<_> = forms.iter().filter(|form| !FORMS.contains(form)).collect();
+    assert!(unknown.is_empty(), "not in the list: {unknown:?}");
+}
+
+/// Days of the simulated year.
+const DAYS: u32 = 365;
+
+/// Random packs whose figures are few enough to be recomputed every day.
+const PACKS_OF_A_YEAR: [u64; 8] = [4, 8, 11, 14, 15, 17, 21, 22];
+
+/// Cases of each of them.
+const CASES_OF_A_YEAR: u128 = 30;
+
+#[test]
+fn a_year_of_days_passes_in_seconds() {
+    let mut changed = 0;
+    for seed in PACKS_OF_A_YEAR {
+        let mut history = History::new(seed, random_country(seed).unwrap(), 2);
+        let start = Day(FIRST_DAY.0 + 500);
+        let cases: Vec<_> = (0..CASES_OF_A_YEAR)
+            .map(|number| RecordChange {
+                key: RecordKey(number << 100 | 1),
+                case: Some(history.country.case(&mut history.rng)),
+            })
+            .collect();
+        history.advance(Some(start), cases);
+        for day in 1..=DAYS {
+            changed += history.advance(Some(Day(start.0 + day)), Vec::new());
+        }
+    }
+    assert!(changed > 1_000, "the clock changed only {changed} cells");
 }

@@ -26,7 +26,7 @@ impl Alarms {
         for indicator in &plan.indicators {
             for part in &indicator.parts {
                 let placing = &plan.placings[part.placing];
-                if let PlacedAt::Date(source, mature_after @ 1..) = placing.placed {
+                if let PlacedAt::Date(source, Some(mature_after)) = placing.placed {
                     let days = i32::try_from(mature_after).unwrap_or(i32::MAX);
                     match (source, part.subform) {
                         (Source::Case(word), _) => alarms.add(Break::Case(word, days)),

@@ -116,6 +116,10 @@ impl Resolver<'_> {
             let Some(dimension) = self.definition.dimensions.get(name) else {
                 return Err(self.raw.unknown(&place, key, "dimension", name, known));
             };
+            if self.definition.subform_of(&dimension.from).is_none() {
+                let wrong = "only a dimension of rows can be set; a case has its own value";
+                return Err(self.raw.error(&place, key, wrong));
+            }
             let (DimensionKind::Option(values) | DimensionKind::Concepts(values)) = &dimension.kind
             else {
                 let wrong = "only a dimension with listed values or concepts can be set";

@@ -47,7 +47,7 @@ pub(super) enum Reading {
     /// By band.
     Bands(Vec<Band>),
     /// By location code.
-    Location { ordinals: Vec<u32> },
+    Location { level: u8, ordinals: Vec<u32> },
     /// False, then true.
     Boolean,
 }
@@ -71,7 +71,8 @@ impl Compiler<'_> {
             DimensionKind::Bands(bands) => (Reading::Bands(bands.clone()), bands.len()),
             DimensionKind::Boolean => (Reading::Boolean, 2),
             DimensionKind::Location { level } => {
-                (Reading::Location { ordinals: places.ordinals(*level) }, places.places.len())
+                let ordinals = places.ordinals(*level);
+                (Reading::Location { level: *level, ordinals }, places.places.len())
             }
         };
         Dimension {
@@ -164,11 +165,19 @@ impl Dimension {
         match &self.reading {
             Reading::Codes { ordinals, .. } => by_code(ordinals),
             Reading::Concepts { ordinals, .. } => by_code(&ordinals[stream]),
-            Reading::Location { ordinals } => {
+            Reading::Location { ordinals, .. } => {
                 ordinals.get(word as usize).copied().unwrap_or(UNMAPPED)
             }
             Reading::Boolean => Case::boolean(word).map_or(NOT_RECORDED, |b| FIRST + u32::from(b)),
             Reading::Bands(_) => self.band(Case::integer(word)),
+        }
+    }
+
+    /// Whether a case can have this ordinal: a place that is finer than the level has none.
+    pub(super) fn has(&self, ordinal: u32, places: &Places) -> bool {
+        match self.reading {
+            Reading::Location { level, .. } if ordinal >= FIRST => places.level(ordinal) <= level,
+            _ => ordinal < self.size,
         }
     }
 

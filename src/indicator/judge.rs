@@ -172,7 +172,8 @@ impl Plan {
         let own = rows().nth(position).and_then(|(at, row)| Some((date(row)?, at)));
         let dated = rows().filter_map(|(at, row)| Some(((date(row)?, at), row)));
         let before = dated.filter(|(order, _)| Some(*order) < own).max_by_key(|(order, _)| *order);
-        before.is_some_and(|((event, _), row)| {
+        // The event stays that of the counted row: "at most 90 days before it" can be said.
+        own.zip(before).is_some_and(|((event, _), (_, row))| {
             self.hold(checks, &Subject { row: Some(row), event, ..*subject }, context.index)
         })
     }
@@ -260,14 +261,16 @@ impl Plan {
         }
         let Some((measure, detail)) = self.measure(at, &subject, fulfils) else { return };
         for (family, placements) in self.families[indicator.families.clone()].iter().zip(into) {
-            placements.push(Placement {
-                part: if indicator.is_union { 0 } else { number as u8 },
-                bits: self.event_bits(family, part, &subject, context.index),
-                detail,
-                numerator: measure.numerator,
-                denominator: measure.denominator,
-                first,
-                end,
+            self.event_bits(family, part, &subject, context.index, |bits| {
+                placements.push(Placement {
+                    part: if indicator.is_union { 0 } else { number as u8 },
+                    bits,
+                    detail,
+                    numerator: measure.numerator,
+                    denominator: measure.denominator,
+                    first,
+                    end,
+                });
             });
         }
     }
@@ -301,15 +304,18 @@ impl Plan {
         Some((measure, detail))
     }
 
-    /// Bits of the dimensions that belong to the row or the event.
+    /// Bits of the dimensions that belong to the row or the event: once, or for a place that is told apart also
+    /// for each that it is part of.
     fn event_bits(
         &self,
         family: &Family,
         part: &PartPlan,
         subject: &Subject<'_>,
         stream: usize,
-    ) -> u32 {
+        mut give: impl FnMut(u32),
+    ) {
         let mut bits = 0;
+        let mut apart = None;
         for place in &family.parts {
             let dimension = &self.dimensions[place.dimension];
             if dimension.of_case() {
@@ -320,9 +326,15 @@ impl Plan {
                 Some((_, ordinal)) => *ordinal,
                 None => self.ordinal(dimension, subject, stream),
             };
-            bits |= ordinal << place.shift;
+            match place.is_apart {
+                true => apart = Some((ordinal, place.shift)),
+                false => bits |= ordinal << place.shift,
+            }
         }
-        bits
+        let Some((place, shift)) = apart else { return give(bits) };
+        for ordinal in self.places.lineage(&place) {
+            give(bits | ordinal << shift);
+        }
     }
 
     /// One contribution for each placement and each combination of the case's values.
@@ -356,8 +368,13 @@ impl Plan {
                     give(bits, Measure { numerator, denominator });
                     continue;
                 };
-                for ordinal in 0..self.dimensions[share.dimension].size {
-                    let counted = members[share.dimension].contains(&ordinal);
+                let dimension = &self.dimensions[share.dimension];
+                let own = &members[share.dimension];
+                for ordinal in (0..dimension.size).filter(|o| dimension.has(*o, &self.places)) {
+                    let counted = match dimension.is_location() {
+                        true => own.iter().any(|own| self.places.lineage(own).contains(&ordinal)),
+                        false => own.contains(&ordinal),
+                    };
                     let measure = Measure { numerator: i32::from(counted), denominator: 1 };
                     give(bits | ordinal << share.shift, measure);
                 }

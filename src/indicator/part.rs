@@ -70,8 +70,8 @@ pub(super) struct Placing {
 /// What places a part in a period, compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PlacedAt {
-    /// By a date, so many days after it.
-    Date(Source, u32),
+    /// By a date; a cohort as soon as so many days have passed since.
+    Date(Source, Option<u32>),
     Presence,
     Stock,
     Now,
@@ -221,9 +221,9 @@ impl Plan {
     ) -> usize {
         let source = |path: &Path| Source::of(compiler.schema, path);
         let (placed, periods) = match placed {
-            Placed::Flow(path) => (PlacedAt::Date(source(path), 0), periods.to_vec()),
+            Placed::Flow(path) => (PlacedAt::Date(source(path), None), periods.to_vec()),
             Placed::Cohort { date, mature_after } => {
-                (PlacedAt::Date(source(date), *mature_after), periods.to_vec())
+                (PlacedAt::Date(source(date), Some(*mature_after)), periods.to_vec())
             }
             Placed::Presence => (PlacedAt::Presence, periods.to_vec()),
             Placed::Stock => (PlacedAt::Stock, periods.to_vec()),

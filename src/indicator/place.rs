@@ -73,12 +73,12 @@ impl Plan {
         &self,
         placing: &Placing,
         word: u32,
-        mature_after: u32,
+        mature_after: Option<u32>,
         context: &Context<'_>,
         into: &mut Vec<Run>,
     ) {
         let Some(day) = Case::day(word) else { return };
-        if mature_after > 0 && day.0.saturating_add(mature_after) > context.today.0 {
+        if mature_after.is_some_and(|days| day.0.saturating_add(days) > context.today.0) {
             return;
         }
         for period_type in &placing.periods {

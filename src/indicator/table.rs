@@ -39,6 +39,9 @@ pub(super) struct Family {
 pub(super) struct FamilyPart {
     pub(super) dimension: usize,
     pub(super) shift: u32,
+    /// For a place: whether its finest cells tell it apart from what it is part of, because those are no sums: a
+    /// case with rows in two districts counts once in their province, and a share is of the same whole in each.
+    pub(super) is_apart: bool,
 }
 
 /// A published breakdown.
@@ -48,7 +51,7 @@ pub(super) struct Table {
     pub(super) parts: Vec<TablePart>,
     /// The caseload dimension, and where its ordinal goes.
     pub(super) caseload: Option<FamilyPart>,
-    /// Index into `parts` of its location dimension, which also adds up into what the place is part of.
+    /// Index into `parts` of the location dimension that also adds up into what the place is part of.
     location: Option<usize>,
 }
 
@@ -158,8 +161,12 @@ fn add_family(
     let known =
         union.iter().filter(|index| plan.dimensions[**index].origin != OriginPlan::Caseload);
     for dimension in known {
-        parts.push(FamilyPart { dimension: *dimension, shift });
-        shift += plan.dimensions[*dimension].bits();
+        let place = &plan.dimensions[*dimension];
+        let distinct = declared.indicator.is_distinct();
+        let apart = declared.share == Some(*dimension) || distinct && place.of_row;
+        let is_apart = place.is_location() && apart;
+        parts.push(FamilyPart { dimension: *dimension, shift, is_apart });
+        shift += place.bits();
     }
     let start = plan.tables.len();
     for table in tables {
@@ -193,17 +200,21 @@ fn table_of(
     }
     let of_caseload = |index: &&usize| plan.dimensions[**index].origin == OriginPlan::Caseload;
     let mut caseloads = table.iter().filter(of_caseload);
-    let caseload = caseloads.next().map(|index| FamilyPart { dimension: *index, shift: to });
+    let caseload =
+        caseloads.next().map(|index| FamilyPart { dimension: *index, shift: to, is_apart: false });
     if caseloads.next().is_some() {
         return Err(declared.too_large("a table has two caseload dimensions"));
     }
     let is_location = |part: &TablePart| plan.dimensions[part.dimension].is_location();
+    let is_apart = |part: &TablePart| {
+        parts.iter().any(|known| known.dimension == part.dimension && known.is_apart)
+    };
     if placed.iter().filter(|part| is_location(part)).count() > 1 {
         return Err(declared.too_large("a table has two location dimensions"));
     }
     Ok(Table {
         indicator: plan.indicators.len(),
-        location: placed.iter().position(is_location),
+        location: placed.iter().position(|part| is_location(part) && !is_apart(part)),
         parts: placed,
         caseload,
     })
@@ -291,7 +302,7 @@ impl Plan {
         let table = &self.tables[usize::from(cell.table())];
         let kept = table.caseload.map_or(u32::MAX, |caseload| (1 << caseload.shift) - 1);
         let period = match self.indicators[table.indicator].is_running {
-            true => cell.period().first_of_type(),
+            true => cell.period().first_in_line(),
             false => cell.period(),
         };
         Cell::new(cell.table(), period, cell.instance(), cell.dimensions() & kept)

@@ -159,10 +159,13 @@ impl Period {
         Some(Day::of(next.yesterday().ok()?).unwrap_or(Day::LAST))
     }
 
-    /// The first code of its type, which all periods of the type have in common.
+    /// What all periods that follow each other have in common: the first code of those that [`Period::next`] leads
+    /// through. Fiscal years that begin in different months are different lines.
     #[must_use]
-    pub fn first_of_type(self) -> Self {
-        Self(self.period_type().base())
+    pub fn first_in_line(self) -> Self {
+        let period_type = self.period_type();
+        let index = self.0 - period_type.base();
+        Self(period_type.base() + index % period_type.steps().max(1))
     }
 
     /// The next period of the same type that begins when this one is over; the same for [`PeriodType::Now`].

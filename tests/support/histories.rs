@@ -18,27 +18,35 @@ pub(crate) fn shipped_packs() -> Arc<Definition> {
     Arc::new(Definition::read(texts.to_vec()).unwrap())
 }
 
-/// A pipeline's surroundings: two instances and a small country.
+/// Agencies that every invented country has, besides those of the packs.
+const AGENCIES: [&str; 4] = ["unicef", "caritas", "mosvy", "friends"];
+
+/// A pipeline's surroundings: some instances and a small country.
 pub(crate) struct Country {
     pub(crate) definition: Arc<Definition>,
     pub(crate) dictionary: Dictionary,
     pub(crate) tree: LocationTree,
     pub(crate) instances: Vec<InstanceDefinition>,
     pub(crate) plan: Arc<Plan>,
+    /// By `field` or `subform.field`: the ids that cases hold.
+    ids: BTreeMap<String, Vec<String>>,
 }
 
 impl Country {
     pub(crate) fn new(definition: Arc<Definition>) -> Self {
+        let instances =
+            vec![InstanceDefinition::plain("kampot"), InstanceDefinition::plain("takeo")];
+        Self::with(definition, instances).unwrap()
+    }
+
+    /// # Errors
+    /// When the packs are too large for a plan.
+    pub(crate) fn with(
+        definition: Arc<Definition>,
+        instances: Vec<InstanceDefinition>,
+    ) -> tonle::error::Result<Self> {
         let mut dictionary = Dictionary::default();
         let mut tree = LocationTree::default();
-        let place =
-            |dictionary: &mut Dictionary, code: &str, parent: Option<&str>, level| Location {
-                code: dictionary.intern(Domain::Location, code).unwrap(),
-                parent: parent.map(|code| dictionary.intern(Domain::Location, code).unwrap()),
-                level,
-                kind: String::new(),
-                names: BTreeMap::new(),
-            };
         tree.extend([place(&mut dictionary, "KH", None, 0)]);
         for (code, parent, level) in [
             ("01", "KH", 1),
@@ -52,11 +60,31 @@ impl Country {
         ] {
             tree.extend([place(&mut dictionary, code, Some(parent), level)]);
         }
-        let instances =
-            vec![InstanceDefinition::plain("kampot"), InstanceDefinition::plain("takeo")];
-        let plan =
-            Plan::compile(Arc::clone(&definition), &instances, &tree, &mut dictionary).unwrap();
-        Self { plan: Arc::new(plan), definition, dictionary, tree, instances }
+        for agency in AGENCIES {
+            dictionary.intern(Domain::Agency, agency);
+        }
+        let ids = ids_of(&definition, &instances);
+        ids.values().flatten().for_each(|id| {
+            dictionary.intern(Domain::Option, id);
+        });
+        let plan = compiled(&definition, &instances, &tree, &mut dictionary)?;
+        Ok(Self { plan, definition, dictionary, tree, instances, ids })
+    }
+
+    /// Moves a place under another parent, or adds one, and lays the packs out anew.
+    pub(crate) fn relocate(&mut self, rng: &mut ChaCha8Rng) {
+        let moves = [
+            ("0102", "02", 2),
+            ("0201", "01", 2),
+            ("020102", "0101", 3),
+            ("0202", "02", 2),
+            ("010201", "0102", 3),
+        ];
+        let (code, parent, level) = *moves.choose(rng).unwrap();
+        self.tree.extend([place(&mut self.dictionary, code, Some(parent), level)]);
+        let dictionary = &mut self.dictionary;
+        let plan = compiled(&self.definition, &self.instances, &self.tree, dictionary);
+        self.plan = plan.unwrap();
     }
 
     /// An invented case: every field any of its values, dates in a window of three years.
@@ -66,17 +94,19 @@ impl Country {
         let instance = self.dictionary.code(Domain::Instance, &instance).unwrap();
         let mut builder = CaseBuilder::new(&schema, instance);
         for field in schema.fields() {
-            let values = &self.definition.fields[&field.name].values;
+            let values = self.ids_of(&field.name);
             match field.name.as_str() {
                 // Most cases pass the populations, or the figures would be empty.
                 "record_state" => {
                     builder.put(field.slot, CaseBuilder::boolean(rng.random_bool(0.9)))
                 }
-                "module_id" => builder.put(field.slot, self.option(rng, values, 0.95)),
+                "module_id" => {
+                    builder.put(field.slot, self.option(rng, Domain::Option, &values, 0.95))
+                }
                 _ => {
                     let times = if field.field_type.is_set() { rng.random_range(0..4) } else { 1 };
                     for _ in 0..times {
-                        builder.put(field.slot, self.word(rng, field.field_type, values));
+                        builder.put(field.slot, self.word(rng, field.field_type, &values));
                     }
                 }
             }
@@ -92,8 +122,8 @@ impl Country {
                     .fields
                     .iter()
                     .map(|field| {
-                        let values = &self.definition.subforms[&subform.name][&field.name].values;
-                        self.word(rng, field.field_type, values)
+                        let values = self.ids_of(&format!("{}.{}", subform.name, field.name));
+                        self.word(rng, field.field_type, &values)
                     })
                     .collect();
                 builder.row(subform, index, RecordKey(rng.random()), &words);
@@ -106,9 +136,8 @@ impl Country {
             return 0;
         }
         match field_type {
-            FieldType::Option | FieldType::Options | FieldType::Agency => {
-                self.option(rng, values, 0.9)
-            }
+            FieldType::Option | FieldType::Options => self.option(rng, Domain::Option, values, 0.9),
+            FieldType::Agency => self.option(rng, Domain::Agency, values, 0.7),
             FieldType::Boolean => CaseBuilder::boolean(rng.random()),
             FieldType::Integer => CaseBuilder::integer(rng.random_range(-1..22)),
             FieldType::Date | FieldType::Dates | FieldType::Datetime => self.day(rng).0,
@@ -119,10 +148,17 @@ impl Country {
         }
     }
 
-    fn option(&self, rng: &mut ChaCha8Rng, values: &[String], known: f64) -> u32 {
+    /// An id of the field, or now and then any other.
+    fn option(&self, rng: &mut ChaCha8Rng, domain: Domain, values: &[String], known: f64) -> u32 {
         let value = values.choose(rng).filter(|_| rng.random_bool(known));
-        let code = value.and_then(|value| self.dictionary.code(Domain::Option, value));
-        code.unwrap_or(Code(1)).0
+        let code = value.and_then(|value| self.dictionary.code(domain, value));
+        let any = rng.random_range(1..=self.dictionary.code_count(domain).clamp(1, 5));
+        code.unwrap_or(Code(any as u32)).0
+    }
+
+    /// Listed ids of a field and those that some instance writes instead.
+    fn ids_of(&self, path: &str) -> Vec<String> {
+        self.ids.get(path).cloned().unwrap_or_default()
     }
 
     /// A day in 2023 to 2025, now and then far off.
@@ -134,6 +170,58 @@ impl Country {
             _ => Day(FIRST_DAY.0 + rng.random_range(0..1_096)),
         }
     }
+}
+
+/// A place of the invented country.
+fn place(dictionary: &mut Dictionary, code: &str, parent: Option<&str>, level: u8) -> Location {
+    Location {
+        code: dictionary.intern(Domain::Location, code).unwrap(),
+        parent: parent.map(|code| dictionary.intern(Domain::Location, code).unwrap()),
+        level,
+        kind: String::new(),
+        names: BTreeMap::new(),
+    }
+}
+
+/// The plan; laid out twice where the packs name agencies that were not known.
+fn compiled(
+    definition: &Arc<Definition>,
+    instances: &[InstanceDefinition],
+    tree: &LocationTree,
+    dictionary: &mut Dictionary,
+) -> tonle::error::Result<Arc<Plan>> {
+    loop {
+        let plan = Plan::compile(Arc::clone(definition), instances, tree, dictionary)?;
+        if !plan.lacks_agencies(dictionary) {
+            return Ok(Arc::new(plan));
+        }
+    }
+}
+
+/// By field: the ids that cases hold, listed, of concepts, or an instance's own.
+fn ids_of(
+    definition: &Definition,
+    instances: &[InstanceDefinition],
+) -> BTreeMap<String, Vec<String>> {
+    let mut ids: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, field) in &definition.fields {
+        ids.entry(name.clone()).or_default().extend(field.values.clone());
+    }
+    for (subform, fields) in &definition.subforms {
+        for (name, field) in fields {
+            ids.entry(format!("{subform}.{name}")).or_default().extend(field.values.clone());
+        }
+    }
+    for (name, concept) in &definition.concepts {
+        let of_field = ids.entry(concept.field.to_string()).or_default();
+        of_field.extend(concept.ids.iter().chain(concept.instances.values().flatten()).cloned());
+        let configured = instances.iter().filter_map(|instance| instance.concepts.get(name));
+        of_field.extend(configured.flatten().cloned());
+    }
+    for (path, mapping) in instances.iter().flat_map(|instance| &instance.mappings) {
+        ids.entry(path.clone()).or_default().extend(mapping.keys().cloned());
+    }
+    ids
 }
 
 /// 2023-01-01.
