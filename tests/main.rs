@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod commands;
 mod contract_sim;
 mod contract_source;
 mod crash;

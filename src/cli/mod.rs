@@ -2,9 +2,12 @@
 
 mod check;
 mod demo;
+mod explain;
 mod freeze;
+mod plan;
 mod run;
 mod sim;
+mod test;
 mod verify;
 
 use std::io::Write;
@@ -38,6 +41,12 @@ enum Command {
     Check(check::Args),
     /// Compute everything anew from the state with a plain batch function and compare every table.
     Verify(verify::Args),
+    /// Say what a changed configuration would do to the tables, as numbers; nothing is written.
+    Plan(plan::Args),
+    /// Explain one cell: what it means, who is in it, why the others are not, and how it changed.
+    Explain(explain::Args),
+    /// Run files of examples, records in and cells out, against the packs.
+    Test(test::Args),
     /// Store the published figures of a period once, and list what is stored.
     Freeze(freeze::Args),
     /// Serve invented cases as a Primero would, or write them to files.
@@ -75,6 +84,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Freeze(args) => freeze::run(&args),
         Command::Sim(args) => sim::run(args),
     }
