@@ -2,10 +2,13 @@
 
 mod check;
 mod demo;
+mod explain;
 mod freeze;
 mod reconcile;
+mod plan;
 mod run;
 mod sim;
+mod test;
 mod verify;
 
 use std::io::Write;
@@ -41,6 +44,13 @@ enum Command {
     ///
     /// Ends with 0 when they are equal, with 65 when they differ.
     Verify(ConfigArgs),
+    Verify(verify::Args),
+    /// Say what a changed configuration would do to the tables, as numbers; nothing is written.
+    Plan(plan::Args),
+    /// Explain one cell: what it means, who is in it, why the others are not, and how it changed.
+    Explain(explain::Args),
+    /// Run files of examples, records in and cells out, against the packs.
+    Test(test::Args),
     /// Store the published figures of a period once, and list what is stored.
     Freeze(freeze::Args),
     /// Compare our figures with those of Primero's own reports, cell by cell; nothing is written.
@@ -80,6 +90,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Freeze(args) => freeze::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
         Command::Sim(args) => sim::run(args),

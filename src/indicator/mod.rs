@@ -31,6 +31,7 @@ mod stream;
 mod table;
 mod terms;
 mod value;
+mod words;
 
 pub use catalog::{
     Catalog, CellText, Column, ColumnType, DimensionText, Extract, Fingerprint, IndicatorText,

@@ -4,10 +4,15 @@
 //! in Postgres → acknowledged(e) → snapshot and pruning ≤ e. [`Logged`] and [`Durable`](crate::model::Durable)
 //! are the proofs that one step hands to the next, so the steps cannot be written in another order.
 
+mod asked;
+mod explain;
+mod foresee;
 mod gather;
+mod glance;
 /// Comparison with the figures of Primero's own reports.
 pub mod parity;
 mod publish;
+mod rehearse;
 mod standing;
 mod start;
 mod status;
@@ -32,6 +37,9 @@ use gather::{Gathered, HOUSEKEEPING_INTERVAL};
 use standing::Standing;
 use status::Board;
 
+pub use explain::{Explained, explain};
+pub use foresee::{Foreseen, foresee};
+pub use rehearse::{Rehearsed, rehearse, rehearse_shipped};
 pub use start::compile;
 pub use verify::{Verified, verify};
 

@@ -16,6 +16,7 @@ mod headline;
 mod identifier;
 mod labels;
 mod layout;
+pub mod look;
 mod owned;
 mod reconcile;
 mod request;

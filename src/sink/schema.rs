@@ -236,7 +236,7 @@ async fn extract_table(
 }
 
 /// Names and types of the columns of a table, in order; none when there is no such table.
-async fn columns_of(
+pub(super) async fn columns_of(
     client: &impl GenericClient,
     schema: &Identifier,
     table: &Identifier,

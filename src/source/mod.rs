@@ -15,6 +15,7 @@ mod replay;
 mod client;
 mod paths;
 mod decode;
+mod given;
 mod reader;
 mod value;
 mod moment;
@@ -44,6 +45,7 @@ use self::replay::Replay;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, Schema, Secret};
 
+pub use given::{Given, given_places};
 pub use labels::FieldLabels;
 pub use managed::{ReportCell, ReportQuery, ReportReader, ReportValue};
 pub use probe::{Findings, check};
