@@ -44,7 +44,6 @@ enum Command {
     ///
     /// Ends with 0 when they are equal, with 65 when they differ.
     Verify(ConfigArgs),
-    Verify(verify::Args),
     /// Say what a changed configuration would do to the tables, as numbers; nothing is written.
     Plan(plan::Args),
     /// Explain one cell: what it means, who is in it, why the others are not, and how it changed.
