@@ -34,8 +34,8 @@ mod value;
 mod words;
 
 pub use catalog::{
-    Catalog, CellText, Column, ColumnType, DimensionText, Extract, IndicatorText, Labels, Naming,
-    OptionText, Value,
+    Catalog, CellText, Column, ColumnType, DimensionText, Extract, Fingerprint, IndicatorText,
+    Labels, Naming, OptionText, Value,
 };
 pub use definition::*;
 pub use dimension::AGENCIES_MAX;

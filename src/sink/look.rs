@@ -10,8 +10,9 @@ use super::cell_key::CellKeys;
 use super::connection::{RECONCILE_STATEMENT_MS_MAX, connect, failed};
 use super::encode::Uuid;
 use super::identifier::{Identifier, literal};
+use super::owned::read_pipeline;
 use super::tables::VALUES;
-use super::{Position, RunId, Settings, schema_name};
+use super::{Position, Settings, schema_name};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{Catalog, CellText, Naming};
 use crate::model::{Changes, Day, Epoch};
@@ -81,20 +82,16 @@ impl Look {
         if !row.get::<_, bool>(0) {
             return Ok(None);
         }
-        let sql = format!(
-            "SELECT epoch, fingerprint, uuid_send(run_id), uuid_send(pipeline_id), pack
-               FROM {schema}.tonle_pipeline WHERE epoch > 0 AND fingerprint IS NOT NULL"
-        );
-        let row = self.client.query_opt(&sql, &[]).await.map_err(failed(DOING))?;
-        let Some(row) = row else { return Ok(None) };
-        let id = |bytes: Option<Vec<u8>>| Some(u128::from_be_bytes(bytes?.try_into().ok()?));
-        Ok(Some(Position {
-            epoch: Epoch(row.get::<_, i64>(0).cast_unsigned()),
-            fingerprint: row.get::<_, i64>(1).cast_unsigned(),
-            run: RunId(id(row.get(2)).ok_or_else(|| Error::bug("a run id is not 16 bytes"))?),
-            pipeline: id(row.get(3)),
-            pack: row.get(4),
-        }))
+        let Some(owned) = read_pipeline(&self.client, schema).await? else { return Ok(None) };
+        let Some(fingerprint) = owned.fingerprint.filter(|_| owned.epoch.0 > 0) else {
+            return Ok(None);
+        };
+        let sql = format!("SELECT uuid_send(pipeline_id), pack FROM {schema}.tonle_pipeline");
+        let row = self.client.query_one(&sql, &[]).await.map_err(failed(DOING))?;
+        let pipeline: Option<Vec<u8>> = row.get(0);
+        let pipeline = pipeline.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);
+        let (epoch, run) = (owned.epoch, owned.run);
+        Ok(Some(Position { epoch, fingerprint, run, pipeline, pack: row.get(1) }))
     }
 
     /// How the tables would have to change to become those of `catalog` and hold `complete`, as of one moment.

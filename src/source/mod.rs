@@ -23,10 +23,12 @@ mod plan;
 mod pseudonym;
 mod places;
 mod labels;
+mod managed;
 mod probe;
 #[cfg(test)]
 mod scripted;
 mod outlet;
+mod stumble;
 mod settings;
 
 use std::sync::Arc;
@@ -45,8 +47,11 @@ use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, 
 
 pub use given::{Given, given_places};
 pub use labels::FieldLabels;
+pub use managed::{ReportCell, ReportQuery, ReportReader, ReportValue};
 pub use probe::{Findings, check};
-pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
+pub use settings::{
+    FileSettings, RawConcepts, RawMappings, RawSettings, ServerSettings, Settings, SourceKind,
+};
 
 /// Longest wait for room for the last event, so that a reader that waits for the task is not waited
 /// for.
