@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
-mod commands;
 mod contract_sim;
 mod contract_source;
 mod crash;
@@ -15,6 +14,7 @@ mod packs;
 mod parity;
 mod path;
 mod privacy;
+mod reconcile;
 mod sink;
 mod state;
 mod support;
