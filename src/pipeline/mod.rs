@@ -5,6 +5,7 @@
 //! are the proofs that one step hands to the next, so the steps cannot be written in another order.
 
 mod asked;
+mod expected;
 mod explain;
 mod foresee;
 mod gather;
