@@ -288,6 +288,17 @@ pub(super) struct PlaceText {
     pub(super) lineage: Vec<u32>,
 }
 
+/// Without repetitions: where parents form a loop, a case still counts once in each place.
+fn each_once(ordinals: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut once = Vec::new();
+    for ordinal in ordinals {
+        if !once.contains(&ordinal) {
+            once.push(ordinal);
+        }
+    }
+    once
+}
+
 impl Places {
     pub(super) fn new(tree: &LocationTree, dictionary: &Dictionary) -> Self {
         let length = tree.iter().map(|place| place.code.0 as usize + 1).max().unwrap_or(0);
@@ -301,7 +312,7 @@ impl Places {
             .map(|place| PlaceText {
                 code: dictionary.term(Domain::Location, place.code).unwrap_or("unmapped").into(),
                 level: place.level,
-                lineage: tree.lineage(place.code).map(|ancestor| ordinal(ancestor.code)).collect(),
+                lineage: each_once(tree.lineage(place.code).map(|place| ordinal(place.code))),
             })
             .collect();
         Self { places, by_code }

@@ -29,11 +29,12 @@ mod resolve;
 mod spelling;
 mod stream;
 mod table;
+mod terms;
 mod value;
 
 pub use catalog::{
-    Catalog, CellText, Column, ColumnType, DimensionText, Extract, IndicatorText, Labels, Naming,
-    OptionText, Value,
+    Catalog, CellText, Column, ColumnType, DimensionText, Extract, Fingerprint, IndicatorText,
+    Labels, Naming, OptionText, Value,
 };
 pub use definition::*;
 pub use dimension::AGENCIES_MAX;
@@ -43,5 +44,6 @@ pub use judge::Judgement;
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
-pub use spelling::{line_of, misread};
+pub use spelling::{line_of, misread, nearest};
 pub use table::Summing;
+pub use terms::*;

@@ -26,6 +26,7 @@ mod probe;
 #[cfg(test)]
 mod scripted;
 mod outlet;
+mod stumble;
 mod settings;
 
 use std::sync::Arc;
@@ -44,7 +45,9 @@ use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, 
 
 pub use labels::FieldLabels;
 pub use probe::{Findings, check};
-pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
+pub use settings::{
+    FileSettings, RawConcepts, RawMappings, RawSettings, ServerSettings, Settings, SourceKind,
+};
 
 /// Longest wait for room for the last event, so that a reader that waits for the task is not waited
 /// for.
