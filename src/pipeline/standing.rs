@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataflow::Input;
-use crate::error::Result;
 use crate::model::{
     Arrival, Backfill, Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange,
     RecordKey,
