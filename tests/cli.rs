@@ -66,7 +66,7 @@ fn check_says_what_is_read_and_written() {
     let program = Program::new().server("kampot", &sim);
     let words = [
         "packs",
-        "cp-core 1.0.0, cambodia 1.0.0",
+        "cp-core 2.0.0, cambodia 2.0.0",
         "registration_date",
         "services_section",
         "nothing else of a case: no names",

@@ -220,7 +220,8 @@ fn every_request_is_signed_and_keeps_the_session() {
     let server = recorded_server();
     listen(&server, false);
     let asked = server.asked();
-    assert_eq!(asked.len(), 4 + 3, "{asked:#?}");
+    // Places, three lists of labels, and the pages.
+    assert_eq!(asked.len(), 4 + 4, "{asked:#?}");
     assert!(asked.iter().all(|asked| asked.user.as_deref() == Some("api_reader")));
     assert_eq!(asked[0].cookie, None);
     let kept = |asked: &str| asked == "_app_session=<redacted>";
@@ -229,7 +230,7 @@ fn every_request_is_signed_and_keeps_the_session() {
     let pages = asked.iter().filter(|asked| asked.target.starts_with(CASES));
     for page in pages {
         let fields = fields(&page.target);
-        for identifying in ["name", "date_of_birth", "telephone_current", "address_current"] {
+        for identifying in ["name", "national_id_no", "telephone_current", "address_current"] {
             assert!(fields.split(',').all(|field| field != identifying), "{fields}");
         }
     }

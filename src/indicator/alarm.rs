@@ -11,6 +11,8 @@ use crate::model::{Case, Day, PeriodType};
 pub(super) struct Alarms {
     /// Days that single cases have.
     breaks: Vec<Break>,
+    /// Days that matter only while a case is open.
+    breaks_while_open: Vec<Break>,
     /// Whether something of an open case changes every day.
     daily_while_open: bool,
     /// Whether something of any case changes every day.
@@ -29,9 +31,11 @@ impl Alarms {
                 if let PlacedAt::Date(source, Some(mature_after)) = placing.placed {
                     let days = i32::try_from(mature_after).unwrap_or(i32::MAX);
                     match (source, part.subform) {
-                        (Source::Case(word), _) => alarms.add(Break::Case(word, days)),
+                        (Source::Case(word), _) => {
+                            add(&mut alarms.breaks, Break::Case(word, days));
+                        }
                         (Source::Row(word), Some(subform)) => {
-                            alarms.add(Break::Row { subform, word, days });
+                            add(&mut alarms.breaks, Break::Row { subform, word, days });
                         }
                         (Source::Row(_), None) => {}
                     }
@@ -42,17 +46,21 @@ impl Alarms {
                     let is_now = placing.placed == PlacedAt::Now;
                     alarms.daily |= is_now && !is_steady(plan, indicator);
                     alarms.daily_while_open |= !is_steady(plan, indicator);
-                    part.breaks.iter().for_each(|found| alarms.add(*found));
+                    let breaks = match is_now {
+                        true => &mut alarms.breaks,
+                        false => &mut alarms.breaks_while_open,
+                    };
+                    part.breaks.iter().for_each(|found| add(breaks, *found));
                 }
             }
         }
         alarms
     }
+}
 
-    fn add(&mut self, found: Break) {
-        if !self.breaks.contains(&found) {
-            self.breaks.push(found);
-        }
+fn add(breaks: &mut Vec<Break>, found: Break) {
+    if !breaks.contains(&found) {
+        breaks.push(found);
     }
 }
 
@@ -69,18 +77,24 @@ impl Plan {
         let same_month = before.first_of_month() == after.first_of_month();
         let same_week = !self.alarms.weekly || before.week() == after.week();
         let is_quiet = same_month && same_week && !self.alarms.daily_while_open;
-        let lives_on = self.intervals(case).iter().all(|interval| {
+        let intervals = self.intervals(case);
+        let lives_on = intervals.iter().all(|interval| {
             let is_past = interval.to.is_some_and(|to| to <= before);
             let closes = interval.to.is_some_and(moved);
             !moved(interval.from) && !closes && (is_quiet || is_past || interval.from > after)
         });
-        lives_on && !self.wakes(case, moved)
+        let may_be_open = intervals.iter().any(|interval| {
+            interval.from <= after && interval.to.is_none_or(|to| to > before)
+        });
+        lives_on
+            && !self.wakes(&self.alarms.breaks, case, moved)
+            && !(may_be_open && self.wakes(&self.alarms.breaks_while_open, case, moved))
     }
 
     /// Whether one of the break days of the case is among those that passed.
-    fn wakes(&self, case: &Case, moved: impl Fn(Day) -> bool) -> bool {
+    fn wakes(&self, breaks: &[Break], case: &Case, moved: impl Fn(Day) -> bool) -> bool {
         let mut wakes = false;
-        for found in &self.alarms.breaks {
+        for found in breaks {
             self.each_day(*found, case, |day| wakes |= moved(day));
             if wakes {
                 break;

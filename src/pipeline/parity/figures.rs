@@ -148,7 +148,7 @@ impl Measure {
     }
 
     /// Cases that have a row, each once, instead of rows.
-    pub(super) fn as_cases(self) -> Self {
+    pub(super) fn of_cases(self) -> Self {
         Self { as_cases: true, ..self }
     }
 

@@ -368,7 +368,7 @@ impl Comparison<'_> {
             figures.grid(&measure.clone().with_disabled(), period),
         )];
         if report.rows_of.is_some() {
-            let cases = measure.clone().as_cases();
+            let cases = measure.clone().of_cases();
             variants.push((Some(Cause::CasesNotRows), figures.grid(&cases, period)));
             let both = figures.grid(&cases.with_disabled(), period);
             variants.push((Some(Cause::DisabledCasesNotRows), both));
