@@ -4,6 +4,7 @@
 //! instances of one pipeline.
 
 mod alarm;
+mod assertion;
 mod breakdown;
 mod breaks;
 mod catalog;
@@ -17,6 +18,7 @@ mod filter;
 mod instance;
 mod judge;
 mod lifecycle;
+mod merged;
 mod naming;
 mod pack;
 mod part;
@@ -30,6 +32,7 @@ mod stream;
 mod table;
 mod value;
 
+pub use assertion::LabelFinding;
 pub use catalog::{
     Catalog, CellText, Column, ColumnType, DimensionText, Extract, IndicatorText, Labels, Naming,
     OptionText, Value,
@@ -39,6 +42,7 @@ pub use dimension::AGENCIES_MAX;
 pub use extract::CodedRow;
 pub use instance::InstanceDefinition;
 pub use judge::Judgement;
+pub use merged::{Declaration, Lines, PACK_SCHEMA, merged};
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};

@@ -24,6 +24,7 @@ mod probe;
 mod scripted;
 mod outlet;
 mod settings;
+mod defaults;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use self::replay::Replay;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, Schema, Secret};
 
+pub use defaults::defaults;
 pub use labels::FieldLabels;
 pub use probe::{Findings, check};
 pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
