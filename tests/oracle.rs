@@ -123,8 +123,8 @@ impl History {
         self.advance(self.today, all.collect());
     }
 
-    /// Advances and compares everything.
-    fn advance(&mut self, today: Option<Day>, changes: Vec<RecordChange>) {
+    /// Advances, compares everything, and tells how many cells changed.
+    fn advance(&mut self, today: Option<Day>, changes: Vec<RecordChange>) -> usize {
         self.today = today.or(self.today);
         for RecordChange { key, case } in &changes {
             match case {
@@ -137,6 +137,7 @@ impl History {
         let expected = recomputed(&self.country, self.today.unwrap(), &self.records);
         compare(&self.followed.tables.values, &expected.values, self.seed);
         compare(&self.followed.tables.rows, &expected.rows, self.seed);
+        changes.cells.len()
     }
 }
 
@@ -174,6 +175,9 @@ where
     K: Ord + std::fmt::Debug,
     V: PartialEq + std::fmt::Debug,
 {
+    if ours == expected {
+        return;
+    }
     for (key, value) in expected {
         assert_eq!(ours.get(key), Some(value), "seed {seed}, {key:?}");
     }
@@ -243,13 +247,19 @@ fn random_packs_say_everything_that_the_grammar_allows() {
 /// Days of the simulated year.
 const DAYS: u32 = 365;
 
+/// Random packs whose figures are few enough to be recomputed every day.
+const PACKS_OF_A_YEAR: [u64; 8] = [4, 8, 11, 14, 15, 17, 21, 22];
+
+/// Cases of each of them.
+const CASES_OF_A_YEAR: u128 = 30;
+
 #[test]
 fn a_year_of_days_passes_in_seconds() {
-    for (seed, cases) in [(1, 150), (2, 150)] {
-        let Some(country) = random_country(seed) else { continue };
-        let mut history = History::new(seed, country, 2);
+    let mut changed = 0;
+    for seed in PACKS_OF_A_YEAR {
+        let mut history = History::new(seed, random_country(seed).unwrap(), 2);
         let start = Day(FIRST_DAY.0 + 500);
-        let cases: Vec<_> = (0..cases)
+        let cases: Vec<_> = (0..CASES_OF_A_YEAR)
             .map(|number| RecordChange {
                 key: RecordKey(number << 100 | 1),
                 case: Some(history.country.case(&mut history.rng)),
@@ -257,7 +267,8 @@ fn a_year_of_days_passes_in_seconds() {
             .collect();
         history.advance(Some(start), cases);
         for day in 1..=DAYS {
-            history.advance(Some(Day(start.0 + day)), Vec::new());
+            changed += history.advance(Some(Day(start.0 + day)), Vec::new());
         }
     }
+    assert!(changed > 1_000, "the clock changed only {changed} cells");
 }

@@ -13,7 +13,12 @@ use tonle::sink::{Address, EpochMeta, RunId, Settings, Sink};
 
 use crate::support::postgres::Database;
 
-const META: EpochMeta = EpochMeta { at: Instant(1_700_000_000_000), reason: Reason::Correction };
+const META: EpochMeta = EpochMeta {
+    at: Instant(1_700_000_000_000),
+    reason: Reason::Correction,
+    today: None,
+    has_tick: false,
+};
 
 /// Indicator and values of `district` and `sex` of each table number of a cell.
 const CELLS: [(&str, &str, &str); 6] = [

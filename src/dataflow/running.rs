@@ -131,3 +131,110 @@ fn earliest(old: Option<&(Period, Measure)>, new: Option<&(Period, Measure)>) ->
         (old, new) => old.or(new).map(|step| step.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::model::{Cell, Day, PeriodType};
+
+    /// What is added from one period on and taken away at another.
+    type Run = (Period, Period, Measure);
+
+    /// Totals as they are told, checking that each tells truly what was there before.
+    #[derive(Default)]
+    struct Told {
+        lines: BTreeMap<FineCell, Steps>,
+        totals: BTreeMap<FineCell, Measure>,
+    }
+
+    impl Told {
+        /// As the operator does with the updates of one epoch.
+        fn epoch(&mut self, mut updates: Vec<(FineCell, Measure)>) {
+            consolidate(&mut updates);
+            updates.sort_unstable_by_key(|(cell, _)| (line_of(*cell), cell.cell().period()));
+            for changed in updates.chunk_by(|a, b| line_of(a.0) == line_of(b.0)) {
+                let line = line_of(changed[0].0);
+                let totals = &mut self.totals;
+                let steps = self.lines.entry(line).or_default();
+                advance(line, steps, changed, |(cell, measure), diff| {
+                    let before = match diff {
+                        -1 => totals.remove(&cell),
+                        _ => totals.insert(cell, measure),
+                    };
+                    assert_eq!(before, (diff == -1).then_some(measure), "{cell:?}");
+                });
+                if steps.is_empty() {
+                    self.lines.remove(&line);
+                }
+            }
+        }
+    }
+
+    /// The total of every period by adding up every run that covers it.
+    fn naive(runs: &[(u32, Run)]) -> BTreeMap<FineCell, Measure> {
+        let mut totals: BTreeMap<FineCell, Measure> = BTreeMap::new();
+        for (detail, (first, end, measure)) in runs {
+            let mut period = *first;
+            while period < *end {
+                totals.entry(cell(period, *detail)).or_default().plus_equals(measure);
+                period = period.next();
+            }
+        }
+        totals.retain(|_, measure| !measure.is_empty());
+        totals
+    }
+
+    fn cell(period: Period, detail: u32) -> FineCell {
+        FineCell::new(Cell::new(3, period, 1, 5), detail)
+    }
+
+    fn updates((detail, (first, end, measure)): (u32, Run), sign: i32) -> [(FineCell, Measure); 2] {
+        let times = |sign: i32| Measure {
+            numerator: measure.numerator * sign,
+            denominator: measure.denominator * sign,
+        };
+        [(cell(first, detail), times(sign)), (cell(end, detail), times(-sign))]
+    }
+
+    fn random_run(rng: &mut ChaCha8Rng) -> (u32, Run) {
+        let types = [PeriodType::Month, PeriodType::Week, PeriodType::FiscalYear];
+        let day = Day(rng.random_range(40_000..41_500));
+        let fiscal_year_start = if rng.random() { 1 } else { 7 };
+        let of = types[rng.random_range(0..types.len())];
+        let first = Period::in_calendar(of, day, fiscal_year_start);
+        let mut end = first.next();
+        for _ in 0..rng.random_range(0..12) {
+            end = end.next();
+        }
+        let measure = Measure { numerator: rng.random_range(0..2), denominator: 1 };
+        (rng.random_range(0..2), (first, end, measure))
+    }
+
+    #[test]
+    fn totals_are_what_every_run_adds_up_to() {
+        for seed in 0..60 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut told = Told::default();
+            let mut runs: Vec<(u32, Run)> = Vec::new();
+            for _ in 0..30 {
+                let mut changes = Vec::new();
+                for _ in 0..rng.random_range(0..6) {
+                    if !runs.is_empty() && rng.random_bool(0.45) {
+                        let gone = runs.swap_remove(rng.random_range(0..runs.len()));
+                        changes.extend(updates(gone, -1));
+                    } else {
+                        runs.push(random_run(&mut rng));
+                        changes.extend(updates(runs[runs.len() - 1], 1));
+                    }
+                }
+                told.epoch(changes);
+                assert_eq!(told.totals, naive(&runs), "seed {seed}");
+            }
+            told.epoch(runs.drain(..).flat_map(|run| updates(run, -1)).collect());
+            assert!(told.totals.is_empty() && told.lines.is_empty(), "seed {seed}");
+        }
+    }
+}

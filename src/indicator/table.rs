@@ -82,7 +82,7 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
     let is_running =
         indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
-    let declared = Declared { code, indicator, share, is_running, is_distinct: distinct };
+    let declared = Declared { code, indicator, share, is_running };
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
         check_size(plan, declared, &table)?;
@@ -126,7 +126,6 @@ struct Declared<'a> {
     indicator: &'a IndicatorDefinition,
     share: Option<usize>,
     is_running: bool,
-    is_distinct: bool,
 }
 
 impl Declared<'_> {
@@ -163,7 +162,8 @@ fn add_family(
         union.iter().filter(|index| plan.dimensions[**index].origin != OriginPlan::Caseload);
     for dimension in known {
         let place = &plan.dimensions[*dimension];
-        let apart = declared.share == Some(*dimension) || declared.is_distinct && place.of_row;
+        let distinct = declared.indicator.is_distinct();
+        let apart = declared.share == Some(*dimension) || distinct && place.of_row;
         let is_apart = place.is_location() && apart;
         parts.push(FamilyPart { dimension: *dimension, shift, is_apart });
         shift += place.bits();

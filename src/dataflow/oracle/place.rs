@@ -1,5 +1,6 @@
 //! The periods that a case, or a row of it, counts in, and the event of each.
 
+use crate::dataflow::oracle::life::Life;
 use crate::dataflow::oracle::view::{Row, View};
 use crate::indicator::{Part, Path, Placed};
 use crate::model::{Day, Period, PeriodType};
@@ -19,12 +20,11 @@ impl View<'_> {
                 let mature = |day: &Day| day.0 + mature_after <= today.0;
                 self.on(self.day(date, row).filter(mature), period_types)
             }
-            Placed::Presence => self.through_life(period_types, |from, to| {
-                self.life().and_then(|life| life.first_active(from, to))
-            }),
-            Placed::Stock => self.through_life(period_types, |_, to| {
-                self.life().filter(|life| life.is_open(to)).map(|_| to)
-            }),
+            Placed::Presence => {
+                self.through_life(period_types, |life, from, to| life.first_active(from, to))
+            }
+            Placed::Stock => self
+                .through_life(period_types, |life, _, to| Some(to).filter(|to| life.is_open(*to))),
             Placed::Now => vec![(Period::of(PeriodType::Now, today), today)],
         }
     }
@@ -39,8 +39,9 @@ impl View<'_> {
     fn through_life(
         &self,
         period_types: &[PeriodType],
-        event: impl Fn(Day, Day) -> Option<Day>,
+        event: impl Fn(&Life, Day, Day) -> Option<Day>,
     ) -> Vec<(Period, Day)> {
+        let Some(life) = self.life() else { return Vec::new() };
         let today = self.world.today;
         let mut events = Vec::new();
         for period_type in period_types {
@@ -51,7 +52,7 @@ impl View<'_> {
             while let (Some(from), Some(end)) = (period.start(), period.end())
                 && from <= today
             {
-                events.extend(event(from, end.min(today)).map(|event| (period, event)));
+                events.extend(event(&life, from, end.min(today)).map(|event| (period, event)));
                 period = period.next();
             }
         }

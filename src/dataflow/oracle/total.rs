@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
+
 use crate::dataflow::oracle::breakdown::{NOT_RECORDED, UNMAPPED, banded};
 use crate::dataflow::oracle::{CellName, World};
 use crate::indicator::{DimensionDefinition, DimensionKind, IndicatorDefinition, Origin, Summary};
@@ -37,7 +39,8 @@ struct Total {
 /// The totals of all cells; the caseload of a cell is not known yet.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    cells: BTreeMap<CellName, Total>,
+    /// Sorted only when they are told: there are many, and their names are long.
+    cells: HashMap<CellName, Total>,
 }
 
 impl Totals {
