@@ -67,7 +67,10 @@ impl Definition {
 impl fmt::Display for LabelFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { concept, field, id, language, expected, found } = self;
-        write!(f, "concept {concept}: {field} {id:?} should be called {expected:?} ({language}), ")?;
+        write!(
+            f,
+            "concept {concept}: {field} {id:?} should be called {expected:?} ({language}), "
+        )?;
         match found {
             Some(found) => write!(f, "the server calls it {found:?}"),
             None => write!(f, "the server gives no label"),

@@ -61,7 +61,8 @@ pub fn merged(texts: &[PackText]) -> Result<Vec<Declaration>> {
     }
     let mut all: Vec<Declaration> = found.into_values().collect();
     // A subform that one pack declares without fields and another with some.
-    let longer: BTreeSet<_> = all.iter().map(|one| one.path[..one.path.len() - 1].to_vec()).collect();
+    let longer: BTreeSet<_> =
+        all.iter().map(|one| one.path[..one.path.len() - 1].to_vec()).collect();
     all.retain(|one| !longer.contains(&one.path));
     Ok(all)
 }
@@ -74,7 +75,9 @@ fn walk(
     take: &mut dyn FnMut(&[String], &Value),
 ) {
     let is_empty = path.len() > 1 && value.as_table().is_some_and(Table::is_empty);
-    let Some(table) = value.as_table().filter(|_| depth > 0 && !is_empty) else { return take(path, value) };
+    let Some(table) = value.as_table().filter(|_| depth > 0 && !is_empty) else {
+        return take(path, value);
+    };
     for (name, value) in table {
         path.push(name.clone());
         walk(path, value, depth - 1, take);

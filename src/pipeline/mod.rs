@@ -5,6 +5,7 @@
 //! are the proofs that one step hands to the next, so the steps cannot be written in another order.
 
 mod gather;
+mod labels;
 mod publish;
 mod standing;
 mod start;

@@ -19,6 +19,7 @@ mod plan;
 mod pseudonym;
 mod places;
 mod labels;
+mod asserted;
 mod probe;
 #[cfg(test)]
 mod scripted;
@@ -40,6 +41,7 @@ use self::replay::Replay;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, Schema, Secret};
 
+pub use asserted::labels_of;
 pub use defaults::defaults;
 pub use labels::FieldLabels;
 pub use probe::{Findings, check};
