@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod floors;
+mod kinds;
 mod machine;
 mod steady;
 mod world;
@@ -24,9 +25,13 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     workers: usize,
     /// Which packs: `five` (five indicators, indicator table only), `five-rows` (the same with the cases and
-    /// services tables), `core` (cp-core as shipped).
+    /// services tables), `first` (the first nine indicators of cp-core), `core` (cp-core as shipped), `core-values`
+    /// (the same without its tables of rows).
     #[arg(long, value_delimiter = ',', default_values = ["five", "five-rows", "core"])]
     packs: Vec<Pack>,
+    /// Also what each kind of indicator of cp-core costs, one indicator after the other.
+    #[arg(long)]
+    kinds: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -41,6 +46,9 @@ fn main() {
         println!("| what | measured | floor |\n|---|---|---|");
         world.first_load();
         steady::measure(&world);
+        if args.kinds && pack.is_core() {
+            kinds::measure(&world);
+        }
     }
 }
 

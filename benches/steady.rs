@@ -127,8 +127,8 @@ const EDITED: [&str; 5] =
     ["location_current", "status", "risk_level", "date_case_plan", "assessment_requested_on"];
 
 /// Edits as case workers make them: another district, status or risk, the date of a plan or an assessment.
-struct Editor {
-    restored: Restored,
+pub(crate) struct Editor {
+    pub(crate) restored: Restored,
     schema: Schema,
     options: BTreeMap<String, Vec<u32>>,
     places: Vec<u32>,
@@ -137,7 +137,7 @@ struct Editor {
 }
 
 impl Editor {
-    fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World) -> Self {
         let config = world.config();
         let schema = schema_of(&config.definition);
         let state = State::read_only(&config.state).expect("the first load made it");

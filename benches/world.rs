@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tonle::config::{Config, Overrides};
-use tonle::indicator::{Definition, PackText, schema_of};
+use tonle::indicator::{Definition, PackText, SHIPPED, schema_of};
 use tonle::postgres::{PrivatePostgres, Settings};
 use tonle::sim::{self, generator};
 
@@ -15,6 +15,8 @@ use crate::{floors, machine, row};
 /// Five indicators by month: each case contributes to about five months, each contribution to four rows (province
 /// and country; with and without sex and age), and again for `all`.
 const FIVE: &str = include_str!("five.toml");
+/// The first indicators of cp-core, which the full pack is compared with.
+const FIRST: &str = include_str!("first.toml");
 const FIVE_ROWS: &str = include_str!("five-rows.toml");
 
 /// Which indicators are maintained.
@@ -22,7 +24,9 @@ const FIVE_ROWS: &str = include_str!("five-rows.toml");
 pub(crate) enum Pack {
     Five,
     FiveRows,
+    First,
     Core,
+    CoreValues,
 }
 
 impl Pack {
@@ -30,15 +34,23 @@ impl Pack {
         match self {
             Self::Five => "five indicators, indicator table only",
             Self::FiveRows => "five indicators, cases and services tables too",
+            Self::First => "the first nine indicators of cp-core, indicator table only",
             Self::Core => "cp-core as shipped",
+            Self::CoreValues => "cp-core, indicator table only",
         }
+    }
+
+    pub(crate) fn is_core(self) -> bool {
+        matches!(self, Self::Core | Self::CoreValues)
     }
 
     fn texts(self) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Five => vec![("five.toml", FIVE)],
             Self::FiveRows => vec![("five.toml", FIVE), ("five-rows.toml", FIVE_ROWS)],
+            Self::First => vec![("first.toml", FIRST)],
             Self::Core => Vec::new(),
+            Self::CoreValues => vec![("core.toml", values_of_core())],
         }
     }
 
@@ -53,6 +65,12 @@ impl Pack {
         };
         Definition::read(texts).expect("the packs of the benchmark are sound")
     }
+}
+
+/// The core pack up to its tables of rows, which are the last part of it.
+fn values_of_core() -> &'static str {
+    let (_, text) = SHIPPED.iter().find(|(id, _)| *id == "cp-core").expect("it is shipped");
+    text.split_once("\n[extracts.").map_or(*text, |(values, _)| values)
 }
 
 pub(crate) struct World {

@@ -430,6 +430,51 @@ fn pages_without_a_full_order_lose_rows_and_with_one_do_not() {
 }
 
 #[test]
+fn incidents_are_listed_as_cases_are_for_a_role_that_may_read_them() {
+    let world = World::invented(60);
+    let recorded = recording("incidents-index");
+    let body = world.get("/api/v2/incidents?per=1000").body();
+    let count = world.sim.incidents().len();
+    assert_eq!(
+        (body["data"].as_array().unwrap().len(), body["metadata"]["total"].clone()),
+        (count, json!(count))
+    );
+    for name in
+        ["id", "enabled", "record_state", "incident_date_derived", "incident_case_id", "owned_by"]
+    {
+        assert!(
+            recorded.body["data"][0].get(name).is_some() && body["data"][0].get(name).is_some()
+        );
+    }
+    let case = body["data"][0]["incident_case_id"].as_str().unwrap();
+    assert_eq!(world.get(&format!("/api/v2/cases/{case}")).status, 200);
+    let few = world.get("/api/v2/incidents?fields=cp_sex,zzz,incident_date&per=3").body();
+    let known = ["id", "enabled", "last_updated_at", "cp_sex", "incident_date"];
+    assert!(few["data"][0].as_object().unwrap().keys().all(|name| known.contains(&name.as_str())));
+
+    let id = body["data"][0]["id"].as_str().unwrap();
+    world.sim.advance(Duration::from_secs(2));
+    assert!(world.sim.patch_incident(id, json!({"age": 3})).unwrap());
+    let newest = "/api/v2/incidents?order_by=last_updated_at&order=desc&per=1";
+    assert_eq!(world.get(newest).ids(), [id]);
+    let none = "/api/v2/incidents?last_updated_at=2200-01-01T00:00:00Z..";
+    assert_eq!(world.get(none).total(), 0);
+    let forms = world.get("/api/v2/forms?record_type=incident").body();
+    assert_eq!(forms["data"][0]["parent_form"], "incident");
+
+    world.sim.set_incidents_permitted(false);
+    let refused = world.get("/api/v2/incidents");
+    assert_eq!(
+        (refused.status, &refused.body()["errors"][0]["message"]),
+        (403, &json!("Forbidden"))
+    );
+    world.sim.set_agencies_permitted(true);
+    let agencies = world.get("/api/v2/agencies").body();
+    let keys = |body: &Value| body["data"][0].as_object().unwrap().contains_key("unique_id");
+    assert!(keys(&agencies) && keys(&recording("agencies").body));
+}
+
+#[test]
 fn a_long_request_line_is_refused() {
     let world = World::invented(1);
     let target = |length| format!("/api/v2/cases?fields={}", "a".repeat(length));

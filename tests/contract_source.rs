@@ -32,6 +32,7 @@ fn recorded_server() -> Replay {
         ("/api/v2/lookups", "lookups-selected"),
         ("/api/v2/forms", "forms-case"),
         ("/api/v2/system_settings", "system-settings"),
+        ("/api/v2/agencies", "agencies"),
     ] {
         server.answer(path, Reply::recorded(name));
     }

@@ -304,7 +304,7 @@ fn files_are_replayed_in_their_order() {
     kampot.patch(changed[0]["id"].as_str().unwrap(), json!({"record_state": false})).unwrap();
     let find = |case: &Value| case["id"] == changed[0]["id"];
     let line = kampot.cases().into_iter().find(find).unwrap().to_string();
-    let (begun, rest) = line.split_at(line.len() / 2);
+    let (begun, rest) = line.split_at(line.floor_char_boundary(line.len() / 2));
     append(&second, begun);
     append(&second, &format!("{rest}\n"));
     let cases = "SELECT count(*) FROM tonle.cases";

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tonle::config::{Config, Overrides};
 use tonle::indicator::schema_of;
-use tonle::model::{Epoch, Interner};
+use tonle::model::{Domain, Epoch, Interner};
 use tonle::sim::{EditKind, Fault, Settings, Sim};
 use tonle::state::{SnapshotContent, State};
 
@@ -27,9 +27,23 @@ const PLANTED: &str = "planted_heron_status";
 /// The instance's time zone and name stand in the configuration, so these are no secrets.
 const INSTANCE: &str = "kampot";
 
-/// Reads the month of birth too, so that full dates of birth come into the program.
-const OVERLAY: &str =
-    "[pack]\nid = \"births\"\nversion = \"1\"\n[fields]\ndate_of_birth = \"birth_month\"\n";
+/// Reads the month of birth and the case workers too, so that full dates of birth and user names come into the
+/// program, and incidents.
+const OVERLAY: &str = r#"
+[pack]
+id = "births"
+version = "1"
+[fields]
+date_of_birth = "birth_month"
+record_type = { type = "option", values = ["case", "incident"] }
+incident_date = "date"
+owned_by = "worker"
+created_by = "worker"
+owned_by_agency_id = "agency"
+followup_due_dates = "dates"
+[subforms.notes_section]
+note_created_by = "worker"
+"#;
 
 /// Everything that must not be found.
 struct Forbidden {
@@ -98,6 +112,10 @@ impl Forbidden {
     }
 }
 
+fn is_hex(c: char) -> bool {
+    matches!(c, '0'..='9' | 'a'..='f')
+}
+
 fn base64(text: &str) -> String {
     use ::base64::Engine;
     ::base64::engine::general_purpose::STANDARD.encode(text)
@@ -149,13 +167,17 @@ fn bytes_below(directory: &Path) -> Vec<u8> {
     all
 }
 
-/// Writes a snapshot of a stopped program's state, as the program does when its log has grown.
-fn write_snapshot(program: &Program) {
+/// Writes a snapshot of a stopped program's state, as the program does when its log has grown. Returns what
+/// the state calls the case workers.
+fn write_snapshot(program: &Program) -> Vec<String> {
     let overrides = Overrides { workers: None, database_url: Some(program.url()) };
     let config = Config::read(&program.path("tonle.toml"), &overrides).unwrap();
     let epoch = program.query("SELECT epoch FROM tonle.tonle_pipeline").parse().unwrap();
     let mut state = State::open(&config.state).unwrap();
     let restored = state.restore(Some(Epoch(epoch)), &schema_of(&config.definition)).unwrap();
+    let entries = restored.dictionary.entries_from(0).into_iter();
+    let workers = entries.filter(|entry| entry.domain == Domain::Worker).map(|entry| entry.term);
+    let workers = workers.collect();
     let content = SnapshotContent {
         epoch: restored.base,
         records: restored.records,
@@ -171,6 +193,7 @@ fn write_snapshot(program: &Program) {
     let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     let is_snapshot = |name: &std::ffi::OsString| name.to_string_lossy().contains("snapshot");
     assert!(names.iter().any(is_snapshot), "{names:?}");
+    workers
 }
 
 /// Edits of every kind, one of which is the planted status.
@@ -252,11 +275,12 @@ fn nothing_that_identifies_a_child_is_written_anywhere() {
     let mut program = Program::new()
         .with("packs = [\"cp-core\", \"cambodia\", \"births.toml\"]")
         .with("web = { listen = \"127.0.0.1:0\" }")
-        .server_at(INSTANCE, gate.url(), "");
+        .server_at(INSTANCE, gate.url(), "incidents = true");
     fs::write(program.path("births.toml"), OVERLAY).unwrap();
 
     start(&mut program);
     program.wait_until_live(INSTANCE);
+    program.wait_until_live(&format!("{INSTANCE}/incidents"));
     live(&sim);
     program.wait_for(INSTANCE, &sim);
     faults(&mut program, &gate, &sim);
@@ -267,12 +291,16 @@ fn nothing_that_identifies_a_child_is_written_anywhere() {
     postgres_errors(&mut program, &sim);
     let pages = program.page("/metrics") + &program.page("/health");
     assert_eq!(program.stop(), 0, "{}", program.last_of_log());
-    write_snapshot(&program);
+    let workers = write_snapshot(&program);
+    let is_pseudonym = |worker: &String| worker.len() == 32 && !worker.contains(|c| !is_hex(c));
+    assert!(workers.len() > 50 && workers.iter().all(is_pseudonym), "{workers:?}");
     let heard = failing_commands(&mut program, &gate, &sim);
 
     let forbidden = Forbidden::of(&sim);
     assert!(forbidden.count() > 600, "{}", forbidden.count());
-    let served = serde_json::to_vec(&sim.cases()).unwrap();
+    let served = serde_json::to_vec(&[sim.cases(), sim.incidents()]).unwrap();
+    let incidents = serde_json::to_string(&sim.incidents()).unwrap();
+    assert!(incidents.contains("CANARY-staff-") && incidents.contains(".perpetrator"));
     let seen = forbidden.found_in(&served);
     assert!(seen.len() > 300, "the search finds what was served: {}", seen.len());
     let state = bytes_below(&program.state());

@@ -34,7 +34,7 @@ async fn check(config: &Config) -> Result<()> {
     for instance in &config.instances {
         match source::check(instance, &schema).await {
             Ok(findings) => {
-                tell(&instance.name, &findings);
+                tell(instance, &findings);
                 if let Err(error) = compare_labels(config, instance, &schema).await {
                     failure.get_or_insert(error);
                 }
@@ -112,14 +112,15 @@ async fn compare_labels(
     }
 }
 
-fn tell(name: &str, findings: &source::Findings) {
+fn tell(instance: &source::Settings, findings: &source::Findings) {
+    let (name, records) = (&instance.name, instance.record_type.plural());
     if findings.request_line_bytes == 0 {
         say(format!("instance   {name}: its files can be opened"));
         return;
     }
     let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
     say(format!(
-        "instance   {name}: version {}, {} cases visible, {} places, request line {} bytes",
+        "instance   {name}: version {}, {} {records} visible, {} places, request line {} bytes",
         findings.version.as_deref().unwrap_or("?"),
         count(findings.case_count),
         count(findings.location_count.map(|count| count as u64)),
@@ -128,7 +129,7 @@ fn tell(name: &str, findings: &source::Findings) {
     let asked = findings.fields_seen.len() + findings.fields_missing.len();
     if !findings.fields_missing.is_empty() {
         say(format!(
-            "           of {asked} fields asked for, these did not come in {} cases: {}",
+            "           of {asked} fields asked for, these did not come in {} {records}: {}",
             findings.sample_count,
             findings.fields_missing.join(", ")
         ));

@@ -47,6 +47,9 @@ pub(super) struct Args {
     /// Write the cases to this file, one a line, and do not serve.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
+    /// Write the incidents of these cases to this file, one a line, and do not serve.
+    #[arg(long, value_name = "FILE")]
+    write_incidents: Option<PathBuf>,
     /// Write only these fields of a case (and `id`, `enabled`, `last_updated_at`).
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "write")]
     fields: Option<Vec<String>>,
@@ -66,12 +69,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.locations {
         generator::write_locations(create(path)?)?;
     }
+    if let Some(path) = &args.write_incidents {
+        generator::write_incidents(&settings, create(path)?)?;
+    }
     if let Some(path) = &args.write {
         let fields: Option<Vec<&str>> =
             args.fields.as_ref().map(|names| names.iter().map(String::as_str).collect());
         return generator::write_ndjson(&settings, fields.as_deref(), create(path)?);
     }
-    if args.locations.is_some() {
+    if args.locations.is_some() || args.write_incidents.is_some() {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -164,8 +170,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (cases, places) = (path("cases.ndjson"), path("locations.json"));
+        let incidents = path("incidents.ndjson");
         let words = ["--cases", "12", "--today", "2026-03-01", "--fields", "sex,age"];
-        run(args(&[&words[..], &["--write", &cases, "--locations", &places]].concat())).unwrap();
+        let files = ["--write", &cases, "--locations", &places, "--write-incidents", &incidents];
+        run(args(&[&words[..], &files].concat())).unwrap();
+        assert!(std::fs::read_to_string(&incidents).unwrap().contains("incident_case_id"));
         assert_eq!(std::fs::read_to_string(&cases).unwrap().lines().count(), 12);
         assert!(!std::fs::read_to_string(&cases).unwrap().contains("name"));
         assert!(std::fs::read_to_string(&places).unwrap().contains("Phnom Penh"));

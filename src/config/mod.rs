@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::indicator::{
     Definition, InstanceDefinition, PACK_BYTES_MAX, PackText, SHIPPED, line_of, misread,
 };
-use crate::model::{INSTANCES_MAX, Secret};
+use crate::model::{INSTANCES_MAX, RECORD_TYPE, Secret};
 use crate::report;
 use crate::sink;
 use crate::source;
@@ -46,7 +46,8 @@ pub struct Overrides {
 pub struct Config {
     /// What is read, counted and published.
     pub definition: Arc<Definition>,
-    /// The Primero instances, in the order of the file.
+    /// What is read of the Primero instances, in the order of the file: the cases of each, and behind them its
+    /// incidents where they are wanted.
     pub instances: Vec<source::Settings>,
     /// The key of all pseudonyms.
     pub pseudonym_key: Secret,
@@ -115,6 +116,7 @@ impl Config {
     /// What the packs do not say of each instance, in order.
     pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
         let definition = |instance: &source::Settings| InstanceDefinition {
+            published_as: instance.published_as.clone(),
             fiscal_year_start: instance.fiscal_year_start,
             ..InstanceDefinition::plain(&instance.name)
         };
@@ -160,8 +162,8 @@ impl<'a> Checker<'a> {
         }
         let key_file = self.directory.join(raw.pseudonym_key_file.get_ref());
         let (log_format, log_level) = self.log(raw.log)?;
+        let definition = self.packs(&raw.packs)?;
         Ok(Config {
-            definition: self.packs(&raw.packs)?,
             pseudonym_key: Secret::from_file(&key_file).map_err(|error| {
                 self.at(&raw.pseudonym_key_file, "pseudonym_key_file", error).advise(
                     "make one with: head -c 32 /dev/urandom | base64 > FILE; keep it for ever",
@@ -176,7 +178,8 @@ impl<'a> Checker<'a> {
                 let wrong = Error::config("no such zone is known; write it as Asia/Phnom_Penh");
                 self.at(&raw.time_zone, "time_zone", wrong)
             })?,
-            instances: self.instances(raw.instances)?,
+            instances: self.instances(raw.instances, &definition)?,
+            definition,
             workers,
             log_format,
             log_level,
@@ -247,7 +250,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn instances(&self, raw: Vec<Spanned<source::RawSettings>>) -> Result<Vec<source::Settings>> {
+    fn instances(
+        &self,
+        raw: Vec<Spanned<source::RawSettings>>,
+        definition: &Definition,
+    ) -> Result<Vec<source::Settings>> {
         if raw.is_empty() || raw.len() > INSTANCES_MAX {
             let wrong = format!("{}: instances: expected 1 to {INSTANCES_MAX}", self.doing);
             return Err(Error::config(wrong));
@@ -263,8 +270,28 @@ impl<'a> Checker<'a> {
                 let wrong = format!("{place}: two instances are called {:?}", settings.name);
                 return Err(Error::config(wrong));
             }
+            let incidents = settings.incidents();
             instances.push(settings);
+            if let Some(incidents) = incidents {
+                incidents_are_told(definition).map_err(|error| error.while_doing(&place))?;
+                instances.push(incidents);
+            }
+        }
+        if instances.len() > INSTANCES_MAX {
+            let what = "instances: with their incidents they are more than";
+            return Err(Error::config(format!("{}: {what} {INSTANCES_MAX}", self.doing)));
         }
         Ok(instances)
     }
+}
+
+/// Without the built-in field a pack could not tell incidents from cases, and would count them as such.
+fn incidents_are_told(definition: &Definition) -> Result<()> {
+    if definition.fields.contains_key(RECORD_TYPE) {
+        return Ok(());
+    }
+    Err(Error::config(format!("incidents: no pack has the field {RECORD_TYPE}")).advise(format!(
+        "add {RECORD_TYPE} = {{ type = \"option\", values = [\"case\", \"incident\"] }} to the fields of a pack \
+         and to its populations, or leave incidents out"
+    )))
 }

@@ -29,5 +29,5 @@ pub use epoch::{Durable, Epoch, Instant, Logged};
 pub use key::{RecordKey, SHARDS};
 pub use location::{LEVEL_MAX, Location, LocationTree};
 pub use period::{Period, PeriodType};
-pub use schema::{Field, FieldType, RowField, Schema, Slot, Subform};
+pub use schema::{Field, FieldType, RECORD_TYPE, RecordType, RowField, Schema, Slot, Subform};
 pub use secret::{SECRET_BYTES_MAX, Secret};

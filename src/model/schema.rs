@@ -2,6 +2,37 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The built-in option field that says what a record is. The source sets it; no server is asked for it.
+pub const RECORD_TYPE: &str = "record_type";
+
+/// What a record is, each type with a list of its own in Primero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RecordType {
+    /// A child's case.
+    #[default]
+    Case,
+    /// An incident, linked to a case or standing alone.
+    Incident,
+}
+
+impl RecordType {
+    /// Its id in [`RECORD_TYPE`], in keys and in Primero's forms.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Case => "case",
+            Self::Incident => "incident",
+        }
+    }
+
+    /// What several of them are called.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Case => "cases",
+            Self::Incident => "incidents",
+        }
+    }
+}
+
 /// What a field may hold. A value of another type is *not recorded*, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,6 +186,7 @@ impl Schema {
     /// Names of everything to ask a server for, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let fields = self.fields.iter().map(|field| field.name.as_str());
+        let fields = fields.filter(|name| *name != RECORD_TYPE);
         fields.chain(self.subforms.iter().map(|subform| subform.name.as_str()))
     }
 }

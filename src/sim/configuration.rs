@@ -7,6 +7,8 @@ use super::words;
 
 /// When the configuration was made.
 const MADE_AT: &str = "2024-01-15T02:00:00.000Z";
+/// Ids of fields of incidents are greater: more than the fields of cases.
+const FIELDS_OF_CASES: usize = 1_000;
 
 /// All lookups, in the order of their database ids.
 pub(super) fn lookups() -> Vec<Value> {
@@ -23,8 +25,20 @@ pub(super) fn lookups() -> Vec<Value> {
     words::LOOKUPS.iter().enumerate().map(lookup).collect()
 }
 
+/// Labels that do not follow from the id.
+const LABELS: [(&str, &str); 5] = [
+    ("parent_s", "Parent(s)"),
+    ("kinship_care_extended_family", "Kinship care / extended family"),
+    ("customary_caregiver_s", "Customary caregiver(s)"),
+    ("caafag", "CAAFAG"),
+    ("after_reunification", "Follow up After Reunification"),
+];
+
 /// `physically_or_mentally_abused` → `Physically or mentally abused`; a trailing number is dropped.
 fn label(id: &str) -> String {
+    if let Some((_, label)) = LABELS.iter().find(|(known, _)| *known == id) {
+        return (*label).to_owned();
+    }
     let words: Vec<&str> = id.split('_').filter(|word| word.parse::<u32>().is_err()).collect();
     let mut text = words.join(" ");
     if let Some(first) = text.get_mut(..1) {
@@ -33,18 +47,23 @@ fn label(id: &str) -> String {
     text
 }
 
-/// The forms, all of them, whatever the role; without subforms when asked.
-pub(super) fn forms(with_subforms: bool) -> Value {
-    let mut field_id = 0;
-    let forms: Vec<Value> = (1..)
-        .zip(schema::FORMS)
+/// The forms of a type of record, all of them, whatever the role; without subforms when asked.
+pub(super) fn forms(record_type: &str, with_subforms: bool) -> Value {
+    let is_incident = record_type == "incident";
+    let mut field_id = if is_incident { FIELDS_OF_CASES } else { 0 };
+    let (first, forms) = match is_incident {
+        true => (1 + schema::FORMS.len(), schema::INCIDENT_FORMS),
+        false => (1, schema::FORMS),
+    };
+    let forms: Vec<Value> = (first..)
+        .zip(forms)
         .filter(|(_, form)| with_subforms || !form.nested)
-        .map(|(id, form)| one_form(id, form, &mut field_id))
+        .map(|(id, form)| one_form(id, record_type, form, &mut field_id))
         .collect();
     json!({"data": forms})
 }
 
-fn one_form(id: usize, form: &Form, field_id: &mut usize) -> Value {
+fn one_form(id: usize, record_type: &str, form: &Form, field_id: &mut usize) -> Value {
     let mut fields = Vec::new();
     for (order, field) in form.fields.iter().enumerate() {
         *field_id += 1;
@@ -52,9 +71,9 @@ fn one_form(id: usize, form: &Form, field_id: &mut usize) -> Value {
     }
     json!({
         "id": id, "unique_id": form.unique_id, "name": {"en": label(form.unique_id), "km": ""},
-        "description": {"en": label(form.unique_id), "km": ""}, "parent_form": "case",
+        "description": {"en": label(form.unique_id), "km": ""}, "parent_form": record_type,
         "visible": !form.nested, "order": 10 * id, "order_form_group": 10, "order_subform": 0,
-        "form_group_keyed": false, "form_group_id": "case", "editable": true, "core_form": false,
+        "form_group_keyed": false, "form_group_id": record_type, "editable": true, "core_form": false,
         "is_nested": form.nested, "is_first_tab": false, "initial_subforms": 0,
         "subform_prevent_item_removal": false, "subform_append_only": false,
         "subform_header_links": [], "display_help_text_view": false, "is_summary_section": false,
@@ -148,7 +167,7 @@ pub(super) fn settings(extended: bool, locked: bool) -> Value {
     json!({"data": data})
 }
 
-fn agencies() -> Vec<Value> {
+pub(super) fn agencies() -> Vec<Value> {
     let agency = |(at, (unique_id, name)): (usize, &&(&str, &str))| {
         json!({
             "id": at + 1, "unique_id": unique_id, "agency_code": unique_id.to_uppercase(),

@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 use super::calendar::{self, DAY_MS};
 use super::generator::{Dice, Generator};
 use super::save::{self, Case};
-use super::store::Store;
+use super::store::{Row, Store};
 use super::words;
 use crate::error::{Error, Result};
+
+/// Changes of an incident in a thousand edits of cases.
+const INCIDENT_CHANGES: u64 = 50;
 
 /// What an edit did to a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +69,31 @@ impl Editor {
             Some(id) if draw >= 10 => self.edit_case(store, id, draw),
             _ => self.create(store),
         }
+    }
+
+    /// What an edit of a case brings with it for incidents: those of a new case, and now and then a change of
+    /// an old one.
+    pub(super) fn follow(&self, edit: &Edit, incidents: &mut Store) -> Result<()> {
+        let now = calendar::instant_text(incidents.now_ms());
+        if edit.kind == EditKind::Created {
+            for text in self.generator.incidents(self.next_index - 1) {
+                let mut incident: Case = serde_json::from_str(&text)
+                    .map_err(|cause| Error::bug("reading a generated incident").caused_by(cause))?;
+                for name in ["created_at", "last_updated_at"] {
+                    incident.insert(name.to_owned(), now.clone().into());
+                }
+                incidents.load(Row::read(&Value::Object(incident).to_string())?);
+            }
+        } else if incidents.dice.per_mille(INCIDENT_CHANGES) {
+            let number = incidents.dice.below(u64::from(u32::MAX));
+            let kind = incidents.dice.pick(words::VIOLENCE_TYPES);
+            if let Some(id) = incidents.nth(number) {
+                let mut fields = Case::new();
+                fields.insert("cp_incident_violence_type".to_owned(), kind.into());
+                incidents.touch(&id, fields)?;
+            }
+        }
+        Ok(())
     }
 
     fn create(&mut self, store: &mut Store) -> Result<Edit> {

@@ -55,6 +55,8 @@ pub const PRIMERO_VERSION: &str = "2.14.0";
 const EDITS_PER_SECOND_MAX: u32 = 10_000;
 /// Index of the first new case beside the cases of a file, which may be generated ones themselves.
 const INDEX_BESIDE_FILE: u64 = 1 << 40;
+/// The stream of chance of edits of incidents.
+const INCIDENT_EDITS: u64 = u64::MAX - 1;
 /// How often the task that edits wakes up.
 const EDIT_TICK: Duration = Duration::from_millis(50);
 
@@ -181,10 +183,22 @@ fn build(settings: &Settings) -> Result<Server> {
         }
     }
     store.pass_newest_stamp();
+    let mut incidents = Store::new(
+        Clock::starting_at(start_of_clock(settings.today)),
+        Duration::ZERO,
+        Dice::new(settings.seed).stream(INCIDENT_EDITS),
+        settings.canary,
+    );
+    if settings.from.is_none() {
+        for incident in (0..settings.case_count).flat_map(|index| generator.incidents(index)) {
+            incidents.load(Row::read(&incident)?);
+        }
+    }
+    incidents.pass_newest_stamp();
     let next_index = if settings.from.is_some() { INDEX_BESIDE_FILE } else { settings.case_count };
     let editor = Editor::new(generator, next_index);
     let login = Login::new(&settings.user, &settings.password);
-    Ok(Server::new(store, editor, login, settings.permitted_fields.clone()))
+    Ok(Server::new(store, incidents, editor, login, settings.permitted_fields.clone()))
 }
 
 fn start_of_clock(today: jiff::civil::Date) -> i64 {
@@ -249,7 +263,9 @@ async fn edit_forever(server: Arc<Server>, per_second: u32, mut stopped: watch::
 
 fn edit(server: &Server) -> Result<Edit> {
     let mut editor = server.editor();
-    editor.edit(&mut server.store())
+    let edit = editor.edit(&mut server.store())?;
+    editor.follow(&edit, &mut server.incidents())?;
+    Ok(edit)
 }
 
 impl Sim {
@@ -290,6 +306,33 @@ impl Sim {
         };
         document.extend(fields);
         store.save(document, "worker_000")
+    }
+
+    /// Saves an incident with these fields changed; false when there is none with this id.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when `fields` is not an object.
+    pub fn patch_incident(&self, incident: &str, fields: Value) -> Result<bool> {
+        let Value::Object(fields) = fields else {
+            return Err(Error::config("patching a simulated incident: this is not an object"));
+        };
+        self.0.server.incidents().touch(incident, fields)
+    }
+
+    /// The newest version of every incident, disabled ones too, in order of id.
+    pub fn incidents(&self) -> Vec<Value> {
+        let rows = self.0.server.incidents().newest_all();
+        rows.iter().map(|row| Value::Object(row.document())).collect()
+    }
+
+    /// Changes whether the caller's role may read incidents, as it may at the start.
+    pub fn set_incidents_permitted(&self, may: bool) {
+        self.0.server.rights().incidents = may;
+    }
+
+    /// Changes whether the caller's role may read agencies, as it may not at the start.
+    pub fn set_agencies_permitted(&self, may: bool) {
+        self.0.server.rights().agencies = may;
     }
 
     /// Deletes a case for good; false when there is none with this id.
@@ -353,6 +396,7 @@ impl Sim {
     pub fn advance(&self, time: Duration) {
         let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         self.0.server.store().advance(ms);
+        self.0.server.incidents().advance(ms);
     }
 
     /// What the server's clock shows, in milliseconds since 1970.
@@ -360,10 +404,12 @@ impl Sim {
         self.0.server.store().now_ms()
     }
 
-    /// Every canary that any version of any case has carried, and every record id. Staff names
+    /// Every canary that any version of any case or incident has carried, and every record id. Staff names
     /// begin with `CANARY-staff-`. Empty unless [`Settings::canary`] is set.
     pub fn canaries(&self) -> Vec<String> {
-        self.0.server.store().canaries()
+        let mut canaries = self.0.server.store().canaries();
+        canaries.extend(self.0.server.incidents().canaries());
+        canaries
     }
 
     /// Stops listening; connections end after the reply they are at.

@@ -45,6 +45,48 @@ pub(super) fn derive(case: &mut Case) {
     });
     case.insert("has_case_plan".to_owned(), planned.into());
     collect(case, "followup_subform_section", "followup_date", "followup_dates");
+    derive_due(case);
+}
+
+/// What is due and not done yet, by kind of task.
+fn derive_due(case: &mut Case) {
+    for (due, done, to) in [
+        ("assessment_due_date", "assessment_requested_on", "assessment_due_dates"),
+        ("case_plan_due_date", "date_case_plan", "case_plan_due_dates"),
+    ] {
+        let dates = open_of(case, due, done).into_iter().collect();
+        put_due(case, to, dates);
+    }
+    for (form, due, done, to) in [
+        (
+            "followup_subform_section",
+            "followup_needed_by_date",
+            "followup_date",
+            "followup_due_dates",
+        ),
+        (
+            "services_section",
+            "service_appointment_date",
+            "service_implemented_day_time",
+            "service_due_dates",
+        ),
+    ] {
+        let dates = rows(case, form).filter_map(|row| open_of(row, due, done)).collect();
+        put_due(case, to, dates);
+    }
+}
+
+/// The day a task is due, unless it is done.
+fn open_of(of: &Case, due: &str, done: &str) -> Option<Value> {
+    let is_open = !of.get(done).is_some_and(is_present);
+    of.get(due).filter(|day| is_open && is_present(day)).cloned()
+}
+
+/// A case that never had such a task has no list of them.
+fn put_due(case: &mut Case, name: &str, dates: Vec<Value>) {
+    if !dates.is_empty() || case.contains_key(name) {
+        case.insert(name.to_owned(), dates.into());
+    }
 }
 
 fn derive_services(case: &mut Case) {
@@ -250,6 +292,18 @@ mod tests {
         let open = saved(&closed, json!({"services_section": [service]}));
         assert_eq!((&open["status"], &open["workflow"]), (&json!("open"), &json!("care_plan")));
         assert_eq!(open["services_section"][0]["service_implemented"], "not_implemented");
+    }
+
+    #[test]
+    fn what_is_due_stays_so_until_it_is_done() {
+        let row = json!({"followup_needed_by_date": "2026-03-01"});
+        let due = json!({"followup_subform_section": [row], "assessment_due_date": "2026-02-01"});
+        let before = saved(&Case::new(), due);
+        assert_eq!(before["followup_due_dates"], json!(["2026-03-01"]));
+        assert_eq!(before["assessment_due_dates"], json!(["2026-02-01"]));
+        assert_eq!(before.get("service_due_dates"), None);
+        let after = saved(&before, json!({"assessment_requested_on": "2026-02-03"}));
+        assert_eq!(after["assessment_due_dates"], json!([]));
     }
 
     #[test]

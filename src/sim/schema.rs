@@ -76,7 +76,9 @@ pub(super) const FORMS: &[Form] = &[
         text("ration_card_no"), text("icrc_ref_no"), text("rc_id_no"), text("unhcr_id_no"),
         text("unhcr_individual_no"), text("un_no"), text("national_id_no"), text("other_id_type"),
         text("other_id_no"), text("other_agency_id"), text("other_agency_name"),
-        text("oscar_number"), text("family_number"), many("nationality", "lookup-nationality"),
+        text("oscar_number"), text("family_number"),
+        one("source_identification_referral", "lookup-source-identification-referral"),
+        many("nationality", "lookup-nationality"),
         one("maritial_status", "lookup-marital-status"), text("occupation"),
         field("address_current", "textarea"), one("location_current", "Location"),
         text("telephone_current"), tick("duplicate"),
@@ -125,6 +127,7 @@ pub(super) const FORMS: &[Form] = &[
     page("tracing", &[
         one("tracing_status", "lookup-tracing-status"), date("date_of_separation"),
         text("separation_cause_other"), one("location_separation", "Location"),
+        rows("reunification_details_section"),
     ]),
     page("services", &[rows("services_section")]),
     page("followup", &[rows("followup_subform_section")]),
@@ -175,6 +178,9 @@ pub(super) const FORMS: &[Form] = &[
         date("caregiver_dob"), one("relationship_caregiver", "lookup-family-relationship"),
         date("care_arrangement_started_date"),
     ]),
+    row("reunification_details_section", &[
+        date("date_reunification"), text("name_reunification"),
+    ]),
     row("family_details_section", &[
         text("relation_name"), text("relation_nickname"), text("relation_other_family"),
         one("relation", "lookup-family-relationship"), tick("relation_is_caregiver"),
@@ -194,6 +200,36 @@ pub(super) const FORMS: &[Form] = &[
         one("reopened_user", "User"),
     ]),
 ];
+
+/// All incident forms.
+#[rustfmt::skip]
+pub(super) const INCIDENT_FORMS: &[Form] = &[
+    page("cp_incident_form", &[
+        text("incident_id"), text("short_id"), one("status", "lookup-incident-status"),
+        date("incident_date"), date("date_of_first_report"), one("cp_sex", "lookup-gender"), number("age"),
+        one("cp_disability_type", "lookup-disability-type"),
+        one("cp_incident_violence_type", "lookup-cp-violence-type"),
+        one("incident_location", "Location"), field("cp_incident_description", "textarea"),
+    ]),
+    page("cp_perpetrators", &[text("cp_incident_perpetrator_name")]),
+];
+
+/// Further names that a reader of incidents may see.
+#[rustfmt::skip]
+const INCIDENT_CORE_FIELDS: &[&str] = &[
+    "id", "status", "flagged", "owned_by", "short_id", "has_photo", "module_id", "created_at", "created_by",
+    "record_state", "incident_date", "referred_users", "last_updated_at", "last_updated_by", "owned_by_groups",
+    "owned_by_location", "owned_by_agency_id", "current_alert_types", "not_edited_by_owner",
+    "created_organization", "transferred_to_users", "associated_user_names", "incident_date_derived",
+    "referred_users_present", "transferred_to_user_groups", "incident_case_id", "case_id_display",
+    "record_in_scope", "flag_count", "alert_count", "photo",
+];
+
+/// All names that a reader of incidents may ask for.
+pub(super) fn is_known_of_incidents(name: &str) -> bool {
+    INCIDENT_CORE_FIELDS.contains(&name)
+        || INCIDENT_FORMS.iter().flat_map(|form| form.fields).any(|field| field.name == name)
+}
 
 /// What any role with the right to read cases may see, whatever its forms.
 #[rustfmt::skip]

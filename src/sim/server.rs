@@ -52,6 +52,13 @@ pub struct Requests {
     pub cases_sent: u64,
 }
 
+/// What the caller's role may read besides cases.
+#[derive(Clone, Copy)]
+pub(super) struct Rights {
+    pub(super) incidents: bool,
+    pub(super) agencies: bool,
+}
+
 /// What has been seen of the callers.
 #[derive(Default)]
 struct Seen {
@@ -62,6 +69,8 @@ struct Seen {
 /// The simulated server.
 pub(super) struct Server {
     store: Mutex<Store>,
+    incidents: Mutex<Store>,
+    rights: Mutex<Rights>,
     editor: Mutex<Editor>,
     pub(super) faults: Faults,
     login: Mutex<Login>,
@@ -80,12 +89,15 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     pub(super) fn new(
         store: Store,
+        incidents: Store,
         editor: Editor,
         login: Login,
         permitted: Option<Vec<String>>,
     ) -> Self {
         Self {
             store: Mutex::new(store),
+            incidents: Mutex::new(incidents),
+            rights: Mutex::new(Rights { incidents: true, agencies: false }),
             editor: Mutex::new(editor),
             faults: Faults::default(),
             login: Mutex::new(login),
@@ -99,6 +111,14 @@ impl Server {
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         hold(&self.store)
+    }
+
+    pub(super) fn incidents(&self) -> MutexGuard<'_, Store> {
+        hold(&self.incidents)
+    }
+
+    pub(super) fn rights(&self) -> MutexGuard<'_, Rights> {
+        hold(&self.rights)
     }
 
     pub(super) fn editor(&self) -> MutexGuard<'_, Editor> {
@@ -253,19 +273,22 @@ impl Server {
             "identity_providers" => Reply::json(
                 json!({"data": [], "metadata": {"use_identity_provider": false}}).to_string(),
             ),
-            "cases" => self.list(path, &params),
+            "cases" => self.cases(path, &params),
+            "incidents" if self.rights().incidents => self.list_incidents(path, &params),
             "locations" => self.locations(path, &params),
             "lookups" => lookups(path, &params),
             "forms" => {
                 let nested = params.text("exclude_subforms") != Some("true");
-                Reply::json(configuration::forms(nested).to_string())
+                let of = params.text("record_type").unwrap_or("case");
+                Reply::json(configuration::forms(of, nested).to_string())
             }
             "system_settings" => {
                 let extended = params.text("extended") == Some("true");
                 Reply::json(configuration::settings(extended, locked).to_string())
             }
             "contact_information" => Reply::json(configuration::contact().to_string()),
-            "agencies" => Reply::error(403, path, None, "Forbidden"),
+            "agencies" if self.rights().agencies => agencies(&params),
+            "agencies" | "incidents" => Reply::error(403, path, None, "Forbidden"),
             "cases.json" => Reply::error(
                 500,
                 path,
@@ -285,15 +308,31 @@ impl Server {
         hold(&self.permitted).clone()
     }
 
-    fn list(&self, path: &str, params: &Params) -> Reply {
+    fn cases(&self, path: &str, params: &Params) -> Reply {
         self.count(|counts| counts.lists += 1);
         let role = self.permitted();
         let permitted = |name: &str| may_see(role.as_deref(), name);
+        self.list(path, params, &self.store, (&permitted, role.is_some()))
+    }
+
+    fn list_incidents(&self, path: &str, params: &Params) -> Reply {
+        let permitted = &schema::is_known_of_incidents;
+        self.list(path, params, &self.incidents, (permitted, false))
+    }
+
+    /// A page of the records in a store. What may be seen is all there is unless the role is `narrow`.
+    fn list(
+        &self,
+        path: &str,
+        params: &Params,
+        store: &Mutex<Store>,
+        (permitted, narrow): (&dyn Fn(&str) -> bool, bool),
+    ) -> Reply {
         let page = Page::read(params, page::PER_DEFAULT, page::PER_MAX);
         let salt = self.requests().total;
         let found = Filter::build(params, permitted)
             .and_then(|filter| filter.check().map(|()| filter))
-            .and_then(|filter| self.find(&filter, params, page, salt));
+            .and_then(|filter| find(&mut hold(store), &filter, params, (page, salt)));
         let (rows, total) = match found {
             Ok(found) => found,
             Err(Refusal::Sql) => (Vec::new(), 0),
@@ -304,34 +343,9 @@ impl Server {
         }
         self.count(|counts| counts.cases_sent += rows.len() as u64);
         let selection = Selection::read(params);
-        let narrow = role.as_ref().map(|_| &permitted as &dyn Fn(&str) -> bool);
+        let narrow = narrow.then_some(permitted);
         let texts: Vec<String> = rows.iter().map(|row| selection.render(row, narrow)).collect();
         list_reply(&texts, total, page)
-    }
-
-    /// The rows of one page, and how many rows match in all.
-    fn find(
-        &self,
-        filter: &Filter,
-        params: &Params,
-        page: Page,
-        salt: u64,
-    ) -> Result<(Vec<Row>, usize), Refusal> {
-        let mut store = self.store();
-        let hidden: Option<Vec<String>> = (!store.all_in_scope()).then(|| {
-            let ids: Vec<String> = store.visible().iter().map(|row| row.id.clone()).collect();
-            ids.into_iter().filter(|id| !store.in_scope(id)).collect()
-        });
-        let mut rows = Vec::new();
-        for row in store.visible() {
-            let reachable = hidden.as_ref().is_none_or(|hidden| !hidden.contains(&row.id));
-            if reachable && filter.matches(row)? {
-                rows.push(row);
-            }
-        }
-        Order::read(params, salt).sort(&mut rows);
-        let total = rows.len();
-        Ok((page.cut(&rows).iter().map(|row| (*row).clone()).collect(), total))
     }
 
     fn show(&self, path: &str, id: &str, params: &Params) -> Reply {
@@ -384,6 +398,36 @@ impl Server {
     }
 }
 
+/// The rows of one page, and how many rows match in all.
+fn find(
+    store: &mut Store,
+    filter: &Filter,
+    params: &Params,
+    (page, salt): (Page, u64),
+) -> Result<(Vec<Row>, usize), Refusal> {
+    let hidden: Option<Vec<String>> = (!store.all_in_scope()).then(|| {
+        let ids: Vec<String> = store.visible().iter().map(|row| row.id.clone()).collect();
+        ids.into_iter().filter(|id| !store.in_scope(id)).collect()
+    });
+    let mut rows = Vec::new();
+    for row in store.visible() {
+        let reachable = hidden.as_ref().is_none_or(|hidden| !hidden.contains(&row.id));
+        if reachable && filter.matches(row)? {
+            rows.push(row);
+        }
+    }
+    Order::read(params, salt).sort(&mut rows);
+    let total = rows.len();
+    Ok((page.cut(&rows).iter().map(|row| (*row).clone()).collect(), total))
+}
+
+fn agencies(params: &Params) -> Reply {
+    let page = Page::read(params, page::PER_DEFAULT, page::PER_MAX);
+    let agencies = configuration::agencies();
+    let data: Vec<String> = page.cut(&agencies).iter().map(Value::to_string).collect();
+    list_reply(&data, agencies.len(), page)
+}
+
 fn lookups(path: &str, params: &Params) -> Reply {
     let page = Page::read(params, page::PER_DEFAULT, page::PER_MAX);
     if let Err(message) = page.check() {
@@ -404,6 +448,7 @@ fn is_route(resource: &str) -> bool {
         first,
         "cases"
             | "cases.json"
+            | "incidents"
             | "locations"
             | "lookups"
             | "forms"

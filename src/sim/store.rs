@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::calendar;
 use super::generator::Dice;
@@ -231,6 +232,19 @@ impl Store {
         self.remember_canaries(&row);
         self.put(id, Change::Saved(row), now_ms);
         Ok(())
+    }
+
+    /// Saves a record that follows no rules of cases, with these fields changed and a new stamp, visible at
+    /// once; false when there is none with this id.
+    pub(super) fn touch(&mut self, id: &str, fields: Case) -> Result<bool> {
+        let Some(mut record) = self.newest(id).map(Row::document) else { return Ok(false) };
+        record.extend(fields);
+        let enabled = record.get("record_state").and_then(Value::as_bool).unwrap_or(true);
+        record.insert("enabled".to_owned(), enabled.into());
+        let stamp = calendar::instant_text(self.now_ms());
+        record.insert("last_updated_at".to_owned(), stamp.into());
+        self.load(Row::read(&Value::Object(record).to_string())?);
+        Ok(true)
     }
 
     /// Deletes a case for good, as an operator does from a shell.

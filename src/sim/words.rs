@@ -209,6 +209,28 @@ pub(super) const NATIONALITIES: &[&str] = &["khmer", "vietnamese", "thai", "lao"
 pub(super) const TRACING: &[&str] =
     &["open", "tracing_in_progress", "verified", "reunified", "closed"];
 
+/// `lookup-source-identification-referral`.
+pub(super) const SOURCES: &[&str] = &[
+    "community",
+    "local_authority",
+    "health_facility",
+    "school",
+    "police",
+    "self_referral",
+    "other",
+];
+
+/// `lookup-cp-violence-type`.
+pub(super) const VIOLENCE_TYPES: &[&str] = &[
+    "physical_assault",
+    "psychological_emotional_abuse",
+    "sexual_assault",
+    "denial_of_resources",
+    "rape",
+    "forced_marriage",
+    "other",
+];
+
 /// Agencies: unique id and name.
 pub(super) const AGENCIES: &[&(&str, &str)] = &[
     &("agency-ministry", "Social Affairs Office"),
@@ -229,6 +251,7 @@ pub(super) const LOOKUPS: &[(&str, &str, &[&str])] = &[
     ("lookup-case-status", "Case Status", &["open", "closed", "transferred", "duplicate"]),
     ("lookup-closure-reason", "Closure Reason", CLOSURE_REASONS),
     ("lookup-concern-identified", "Concern Identified", CONCERN_IDENTIFIED),
+    ("lookup-cp-violence-type", "Type of Violence", VIOLENCE_TYPES),
     ("lookup-country", "Country", &["cambodia", "vietnam", "thailand", "laos"]),
     ("lookup-disability-type", "Disability Type", DISABILITIES),
     ("lookup-displacement-status", "Displacement Status", DISPLACEMENT),
@@ -236,6 +259,7 @@ pub(super) const LOOKUPS: &[(&str, &str, &[&str])] = &[
     ("lookup-family-relationship", "Family Relationship", RELATIONS),
     ("lookup-followup-type", "Follow-up Type", FOLLOWUP_TYPES),
     ("lookup-gender", "Gender", &["male", "female"]),
+    ("lookup-incident-status", "Incident Status", &["open", "closed"]),
     ("lookup-interview-subject", "Interview Subject", &["individual", "caregiver", "other"]),
     ("lookup-language", "Language", &["khmer", "cham", "vietnamese"]),
     ("lookup-marital-status", "Marital Status", &["single", "married", "other"]),
@@ -247,6 +271,7 @@ pub(super) const LOOKUPS: &[(&str, &str, &[&str])] = &[
     ("lookup-service-implemented", "Service Implemented", &["not_implemented", "implemented"]),
     ("lookup-service-response-type", "Service Response Type", RESPONSE_TYPES),
     ("lookup-service-type", "Service Type", SERVICE_TYPES),
+    ("lookup-source-identification-referral", "Source of Identification", SOURCES),
     ("lookup-tracing-status", "Tracing Status", TRACING),
     ("lookup-type-of-case", "Type of Case", CASE_TYPES),
     ("lookup-type-of-placement", "Type of Placement", PLACEMENTS),

@@ -28,6 +28,7 @@ pub async fn labels_of(settings: &Settings, schema: &Schema) -> Result<Option<Ve
             break;
         }
     }
-    let forms = labels::forms(&client.get(paths::FORMS, "asking for forms").await?.body)?;
-    Ok(Some(labels::of_schema(schema, lookups, &forms)))
+    let forms = paths::forms(settings.record_type);
+    let forms = labels::forms(&client.get(&forms, "asking for forms").await?.body)?;
+    Ok(Some(labels::of_schema(schema, settings.record_type, lookups, &forms)))
 }

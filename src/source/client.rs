@@ -3,7 +3,8 @@
 //!
 //! **Invariant:** an error text never holds a body, a query string or a credential.
 
-use std::sync::{Mutex, Once};
+use std::fmt;
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -66,12 +67,35 @@ pub(super) struct Reply {
     pub(super) date: Option<Instant>,
 }
 
+/// What all clients of one user of one server share: they keep one session, and once the password was refused
+/// none of them sends it again.
+#[derive(Clone, Default)]
+pub(super) struct Session(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    cookie: Option<HeaderValue>,
+    is_refused: bool,
+}
+
+impl Session {
+    fn with<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
+        act(&mut self.0.lock().expect("no holder of the session panics"))
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session(…)")
+    }
+}
+
 /// A signed-in reader of one server.
 pub(super) struct Client {
     http: reqwest::Client,
     base: String,
     sign_in: HeaderValue,
-    cookie: Mutex<Option<HeaderValue>>,
+    session: Session,
 }
 
 impl Client {
@@ -102,7 +126,7 @@ impl Client {
         })?;
         let base = settings.url.as_str().trim_end_matches('/').to_owned();
         let sign_in = sign_in(&settings.user, settings.password.expose())?;
-        Ok(Self { http, base, sign_in, cookie: Mutex::new(None) })
+        Ok(Self { http, base, sign_in, session: settings.session.clone() })
     }
 
     /// Bytes of the request line of `path`, which begins with `/api` and includes its query.
@@ -121,23 +145,30 @@ impl Client {
             return Ok(());
         }
         let doing =
-            format!("asking for cases: the request line has {bytes} bytes, 1,000 may be sent");
+            format!("asking for records: the request line has {bytes} bytes, 1,000 may be sent");
         Err(Error::config(doing).advise("let the packs read fewer fields"))
     }
 
     /// Asks for `path` once. What `doing` says goes into errors.
     pub(super) async fn get(&self, path: &str, doing: &str) -> Result<Reply, Failure> {
         self.fits(path)?;
+        if self.session.with(|kept| kept.is_refused) {
+            return Err(unknown_user(doing));
+        }
         let mut request = self
             .http
             .get(format!("{}{path}", self.base))
             .header(AUTHORIZATION, self.sign_in.clone())
             .header(ACCEPT, "application/json");
-        if let Some(cookie) = self.cookie.lock().expect("no holder of the cookie panics").clone() {
+        if let Some(cookie) = self.session.with(|kept| kept.cookie.clone()) {
             request = request.header(COOKIE, cookie);
         }
         let reply = request.send().await.map_err(|error| transport(doing, error))?;
         self.keep_cookie(reply.headers());
+        if reply.status() == StatusCode::UNAUTHORIZED {
+            self.session.with(|kept| kept.is_refused = true);
+            return Err(unknown_user(doing));
+        }
         if reply.status() != StatusCode::OK {
             return Err(refusal(doing, &reply));
         }
@@ -155,7 +186,7 @@ impl Client {
             }
             if let Ok(mut cookie) = HeaderValue::from_bytes(pair) {
                 cookie.set_sensitive(true);
-                *self.cookie.lock().expect("no holder of the cookie panics") = Some(cookie);
+                self.session.with(|kept| kept.cookie = Some(cookie));
             }
         }
     }
@@ -207,17 +238,23 @@ fn transport(doing: &str, error: reqwest::Error) -> Failure {
     Error::new(kind, format!("{doing}: {why}")).caused_by(error.without_url()).into()
 }
 
-/// What a status other than 200 means.
+/// What 401 means.
+fn unknown_user(doing: &str) -> Failure {
+    let what = format!("{doing}: the server answered 401: it does not know this user and password");
+    let error = Error::new(Kind::Permission, what)
+        .advise("check both; it is not tried again, because six failures lock the account");
+    Failure { error, retry_after: None, is_final: true }
+}
+
+/// What a status other than 200 and 401 means.
 fn refusal(doing: &str, reply: &Response) -> Failure {
     let status = reply.status();
     let error = |kind, why: &str| {
         Error::new(kind, format!("{doing}: the server answered {}: {why}", status.as_u16()))
     };
     let error = match status.as_u16() {
-        401 => error(Kind::Permission, "it does not know this user and password")
-            .advise("check both; it is not tried again, because six failures lock the account"),
         403 => error(Kind::Permission, "the user's role lacks a right")
-            .advise("give the role read access to cases and the forms that are read"),
+            .advise("give the role read access to what is asked for and the forms that are read"),
         404 => error(Kind::Unavailable, "there is no such page; is this a Primero server?"),
         429 => error(Kind::Temporary, "it is asked too often"),
         503 => error(Kind::Temporary, "it is busy or being configured"),
@@ -231,7 +268,7 @@ fn refusal(doing: &str, reply: &Response) -> Failure {
     let asked =
         reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
     let retry_after = asked.map(|wait| wait.min(RETRY_AFTER_MAX));
-    Failure { error, retry_after, is_final: status == StatusCode::UNAUTHORIZED }
+    Failure { error, retry_after, is_final: false }
 }
 
 /// The wait that `Retry-After` asks for: seconds, or a date.
@@ -272,6 +309,7 @@ mod tests {
             page_size: 500,
             overlap: Duration::from_secs(300),
             timeout: Duration::from_secs(120),
+            session: Session::default(),
         };
         Client::new(&settings).unwrap()
     }
@@ -298,7 +336,7 @@ mod tests {
             headers.append(SET_COOKIE, HeaderValue::from_static(cookie));
         }
         client.keep_cookie(&headers);
-        let kept = || client.cookie.lock().unwrap().clone().unwrap();
+        let kept = || client.session.with(|kept| kept.cookie.clone()).unwrap();
         assert_eq!(kept(), "_app_session=abc");
         assert!(kept().is_sensitive());
         let long = format!("_app_session={}", "x".repeat(COOKIE_BYTES_MAX));

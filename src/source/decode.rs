@@ -21,12 +21,13 @@ use serde::de::{
 use serde_json::value::RawValue;
 
 use super::moment::Zone;
-use super::plan::Plan;
+use super::plan::{Identity, Plan};
 use super::reader::{Draft, ROWS_MAX, Reader, RecordSeed, RowDraft};
 use super::value::Terms;
 use crate::error::{Error, Kind, Result};
 use crate::model::{
-    Case, CaseBuilder, Code, Domain, FieldType, Instant, Interner, RecordKey, Schema, Secret,
+    Case, CaseBuilder, Code, Domain, FieldType, Instant, Interner, RECORD_TYPE, RecordKey,
+    RecordType, Schema, Secret,
 };
 
 /// Why a record was refused: fixed words that quote nothing of it.
@@ -65,7 +66,17 @@ pub(super) struct Metadata {
     pub(super) per: Option<u64>,
 }
 
-/// Decodes records of one instance. Clones share the plan, and each has its own scratch space.
+/// A stream of records, as far as a decoder minds.
+pub(super) struct Stream<'a> {
+    /// Its own name.
+    pub(super) name: &'a str,
+    /// The name that its instance is published under.
+    pub(super) published_as: &'a str,
+    /// What its records are.
+    pub(super) record_type: RecordType,
+}
+
+/// Decodes records of one stream. Clones share the plan, and each has its own scratch space.
 pub(super) struct Decoder {
     plan: Arc<Plan>,
     terms: Terms,
@@ -80,20 +91,30 @@ impl Clone for Decoder {
 }
 
 impl Decoder {
-    /// A decoder for the records of `instance`.
+    /// A decoder for the records of one stream.
     ///
     /// # Errors
-    /// A configuration error for an unusable pseudonym key, a bug when the dictionary is full.
+    /// A configuration error for an unusable pseudonym key or schema, or when the dictionary is
+    /// full.
     pub(super) fn new(
-        instance: &str,
+        stream: &Stream<'_>,
         schema: Arc<Schema>,
         interner: Interner,
         key: &Secret,
         zone: Zone,
     ) -> Result<Self> {
-        let code = interner.intern(Domain::Instance, instance);
+        let code = interner.intern(Domain::Instance, stream.name);
         let code = code.ok_or_else(|| Error::config("the name of an instance is too long"))?;
-        let plan = Arc::new(Plan::new(instance, code, schema, key, zone)?);
+        let type_code = match schema.field(RECORD_TYPE) {
+            None => None,
+            Some(_) => {
+                let code = interner.intern(Domain::Option, stream.record_type.id());
+                Some(code.ok_or_else(|| Error::config("there are too many option ids"))?)
+            }
+        };
+        let Stream { published_as, record_type, .. } = *stream;
+        let identity = Identity { published_as, code, record_type, type_code, key };
+        let plan = Arc::new(Plan::new(&identity, schema, zone)?);
         Ok(Self { draft: Draft::new(&plan), plan, terms: Terms::new(interner) })
     }
 
@@ -117,7 +138,7 @@ impl Decoder {
         &self.plan.misfit_names[usize::from(index)]
     }
 
-    /// Decodes the body of a list.
+    /// Decodes the body of a list of cases or incidents.
     ///
     /// # Errors
     /// A temporary error when the body is not the JSON of a list: it was cut or replaced on its
@@ -128,7 +149,10 @@ impl Decoder {
             return Ok(page);
         }
         self.page_pass(&text, true).map_err(|_| {
-            Error::new(Kind::Temporary, "reading a list of cases: the reply is not the JSON of one")
+            Error::new(
+                Kind::Temporary,
+                "reading a list of records: the reply is not the JSON of one",
+            )
         })
     }
 
@@ -175,6 +199,9 @@ impl Decoder {
         let plan = Arc::clone(&self.plan);
         if let Some(slot) = plan.state.filter(|_| !self.draft.state_known) {
             self.draft.builder.put(slot, self.draft.enabled);
+        }
+        if let Some((slot, word)) = plan.record_type {
+            self.draft.builder.put(slot, word);
         }
         if !self.draft.rows.is_empty() {
             self.add_rows(&plan, key);
@@ -233,8 +260,10 @@ fn derived_key(
     let mut content = Vec::new();
     for (field, word) in fields.iter().zip(words).filter(|(_, word)| **word != 0) {
         let domain = match field.field_type {
-            FieldType::Option | FieldType::Options | FieldType::Agency => Some(Domain::Option),
+            FieldType::Option | FieldType::Options => Some(Domain::Option),
             FieldType::Location => Some(Domain::Location),
+            FieldType::Agency => Some(Domain::Agency),
+            FieldType::Worker => Some(Domain::Worker),
             _ => None,
         };
         let term = domain.and_then(|domain| {
@@ -406,7 +435,7 @@ pub(super) mod tests {
     pub(in crate::source) fn decoder() -> Decoder {
         let key = Secret::new("a key for tests only");
         let zone = Zone::new(&jiff::tz::TimeZone::get("Asia/Phnom_Penh").unwrap());
-        Decoder::new("kampot", schema(), Interner::new(Dictionary::default()), &key, zone).unwrap()
+        decoder_of(RecordType::Case, schema(), zone, &key)
     }
 
     pub(in crate::source) fn page_of_all() -> String {
@@ -416,6 +445,17 @@ pub(super) mod tests {
             r#"{{"data":[{}],"metadata":{{"total":{count},"per":1000,"page":1}}}}"#,
             rows.join(",")
         )
+    }
+
+    /// A decoder of `record_type` for these fields.
+    pub(in crate::source) fn decoder_of(
+        record_type: RecordType,
+        schema: Arc<Schema>,
+        zone: Zone,
+        key: &Secret,
+    ) -> Decoder {
+        let stream = Stream { name: "kampot", published_as: "kampot", record_type };
+        Decoder::new(&stream, schema, Interner::new(Dictionary::default()), key, zone).unwrap()
     }
 
     struct Read {
@@ -443,6 +483,8 @@ pub(super) mod tests {
         fn term(&self, name: &str) -> std::option::Option<String> {
             let domain = match self.decoder.plan.schema.field(name).unwrap().field_type {
                 FieldType::Location => Domain::Location,
+                FieldType::Agency => Domain::Agency,
+                FieldType::Worker => Domain::Worker,
                 _ => Domain::Option,
             };
             let code = Code(self.word(name));
@@ -599,6 +641,115 @@ pub(super) mod tests {
         assert_eq!(term(json!("01")), "01");
         assert_eq!(term(json!("xx0101")), "XX0101");
         assert_eq!(term(json!(9901)), "9901");
+    }
+
+    /// Reads a record with one field of this type.
+    fn typed(field_type: FieldType, record_type: RecordType, name: &str, value: Value) -> Read {
+        let schema = Arc::new(Schema::new([(name.to_owned(), field_type)], Vec::new()));
+        let zone = Zone::new(&jiff::tz::TimeZone::get("Asia/Phnom_Penh").unwrap());
+        let key = Secret::new("a key for tests only");
+        let mut decoder = decoder_of(record_type, schema, zone, &key);
+        let decoded = decoder.record(json!({"id": ID, name: value}).to_string().as_bytes());
+        Read { decoder, decoded }
+    }
+
+    #[test]
+    fn a_worker_is_a_pseudonym_and_an_agency_its_id() {
+        let worker = |value: Value| typed(FieldType::Worker, RecordType::Case, "owned_by", value);
+        let read = worker(json!("sok.dara"));
+        let pseudonym = read.term("owned_by").unwrap();
+        assert_eq!(pseudonym.len(), 32);
+        let same = worker(json!("sok.dara")).term("owned_by");
+        assert_eq!(same.as_deref(), Some(pseudonym.as_str()));
+        assert_ne!(worker(json!("sok.dari")).term("owned_by"), same);
+        let entries = read.decoder.terms.interner().read(|all| all.entries_from(0));
+        assert!(!format!("{entries:?}").contains("dara"));
+        for empty in [json!(null), json!("")] {
+            assert_eq!(worker(empty).word("owned_by"), 0);
+        }
+        for misfit in [json!(["sok.dara"]), json!({"user": "sok.dara"}), json!(true)] {
+            let read = worker(misfit);
+            assert_eq!((read.word("owned_by"), read.misfits()), (0, vec!["owned_by"]));
+        }
+        let of_incident =
+            typed(FieldType::Worker, RecordType::Incident, "owned_by", json!("sok.dara"));
+        assert_eq!(of_incident.term("owned_by"), same, "one worker, whatever the record");
+
+        let agency = with("owned_by_agency_id", json!("agency-alpha"));
+        assert_eq!(agency.term("owned_by_agency_id").as_deref(), Some("agency-alpha"));
+        assert_eq!(with("owned_by_agency_id", json!(42)).term("owned_by_agency_id").unwrap(), "42");
+    }
+
+    #[test]
+    fn dates_are_a_sorted_set_of_days() {
+        let days = |value: Value| {
+            let read = typed(FieldType::Dates, RecordType::Case, "followup_due_dates", value);
+            let schema = Arc::clone(&read.decoder.plan.schema);
+            let days = read.record().case.set(&schema, 0).iter();
+            let days: Vec<_> =
+                days.map(|day| Case::day(*day).unwrap().date().to_string()).collect();
+            (days.join(" "), read.misfits().len())
+        };
+        let check = |value: Value, text: &str, misfits: usize| {
+            assert_eq!(days(value.clone()), (text.to_owned(), misfits), "{value}");
+        };
+        check(json!(["2026-03-01", "2026-01-31", "2026-03-01"]), "2026-01-31 2026-03-01", 0);
+        check(json!("2026-03-01"), "2026-03-01", 0);
+        check(json!(["2024-01-31T18:00:00Z", null, ""]), "2024-02-01", 0);
+        for empty in [json!([]), json!(null), json!("")] {
+            check(empty, "", 0);
+        }
+        check(json!(["2026-03-01", "soon", 7, {"x": 1}]), "2026-03-01", 1);
+        for misfit in [json!("soon"), json!(20260301), json!({"x": 1}), json!(true)] {
+            check(misfit, "", 1);
+        }
+    }
+
+    #[test]
+    fn the_record_type_is_ours_whatever_a_record_says() {
+        for (record_type, id) in [(RecordType::Case, "case"), (RecordType::Incident, "incident")] {
+            let read = typed(FieldType::Option, record_type, RECORD_TYPE, json!("elephant"));
+            assert_eq!(read.term(RECORD_TYPE).as_deref(), Some(id));
+            assert!(read.misfits().is_empty());
+            assert_eq!(read.decoder.schema().names().count(), 0, "no server is asked for it");
+        }
+        let key = |record_type| {
+            typed(FieldType::Option, record_type, RECORD_TYPE, json!(null)).record().key
+        };
+        assert_ne!(key(RecordType::Case), key(RecordType::Incident));
+        let schema = Schema::new([(RECORD_TYPE.to_owned(), FieldType::Boolean)], Vec::new());
+        let zone = Zone::new(&jiff::tz::TimeZone::UTC);
+        let stream = Stream { name: "a", published_as: "a", record_type: RecordType::Case };
+        let secret = Secret::new("a key for tests only");
+        let made = Decoder::new(&stream, Arc::new(schema), Interner::default(), &secret, zone);
+        assert_eq!(made.err().unwrap().kind(), Kind::Config);
+    }
+
+    #[test]
+    fn the_recorded_incident_is_read() {
+        let exchange: Value =
+            serde_json::from_str(include_str!("../../tests/data/recordings/incidents-index.json"))
+                .unwrap();
+        let fields = [
+            ("incident_date", FieldType::Date),
+            ("owned_by", FieldType::Worker),
+            ("owned_by_agency_id", FieldType::Agency),
+            (RECORD_TYPE, FieldType::Option),
+            ("record_state", FieldType::Boolean),
+        ];
+        let fields = fields.map(|(name, field_type)| (name.to_owned(), field_type));
+        let zone = Zone::new(&jiff::tz::TimeZone::UTC);
+        let secret = Secret::new("a key for tests only");
+        let schema = Arc::new(Schema::new(fields, Vec::new()));
+        let mut decoder = decoder_of(RecordType::Incident, schema, zone, &secret);
+        let page = decoder.page(exchange["body"].to_string().as_bytes()).unwrap();
+        assert_eq!((page.records.len(), page.metadata.total), (1, Some(1)));
+        let Ok(record) = &page.records[0].record else { panic!("it is refused") };
+        assert!(record.misfits.is_empty());
+        let day = decoder.schema().field("incident_date").unwrap().slot;
+        let Slot::Word(word) = day else { panic!("a date is a word") };
+        let day = Case::day(record.case.word(word)).unwrap();
+        assert_eq!(day.date().to_string(), "2026-11-02");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub fn defaults(is_server: bool) -> Vec<(&'static str, toml::Value)> {
             ("overlap_minutes", i64::from(OVERLAP_MINUTES).into()),
             ("timeout_seconds", i64::from(TIMEOUT_SECONDS).into()),
             ("allow_plain_http", false.into()),
+            ("incidents", false.into()),
         ]);
     }
     all

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::places::{Texts, labels};
 use crate::error::{Error, Kind, Result};
-use crate::model::{FieldType, Schema};
+use crate::model::{FieldType, RecordType, Schema};
 
 /// Most options of one field whose labels are kept.
 const OPTIONS_MAX: usize = 10_000;
@@ -77,6 +77,13 @@ struct FormField {
     subform_section_id: Option<i64>,
 }
 
+#[derive(Deserialize)]
+pub(super) struct Agency {
+    unique_id: String,
+    #[serde(default)]
+    name: Texts,
+}
+
 fn list<T: for<'de> Deserialize<'de>>(body: &[u8], what: &str) -> Result<Vec<T>> {
     let reply: Reply<T> = serde_json::from_slice(body).map_err(|_| {
         let doing = format!("reading the {what}: the reply is not a list of them");
@@ -101,18 +108,53 @@ pub(super) fn forms(body: &[u8]) -> Result<Vec<Form>> {
     list(body, "forms")
 }
 
-/// The labels of every select field of `schema` that has any.
-pub(super) fn of_schema(schema: &Schema, lookups: Vec<Lookup>, forms: &[Form]) -> Vec<FieldLabels> {
+/// Agencies from a reply.
+///
+/// # Errors
+/// A temporary error when the reply is no list of agencies.
+pub(super) fn agencies(body: &[u8]) -> Result<Vec<Agency>> {
+    list(body, "agencies")
+}
+
+/// The names of agencies, for every field of `schema` that holds one.
+pub(super) fn of_agencies(schema: &Schema, agencies: Vec<Agency>) -> Vec<FieldLabels> {
+    let named = agencies.into_iter().take(OPTIONS_MAX).map(|one| (one.unique_id, labels(one.name)));
+    let values: Vec<_> = named.collect();
+    if values.is_empty() {
+        return Vec::new();
+    }
+    agency_fields(schema).map(|field| FieldLabels { field, values: values.clone() }).collect()
+}
+
+/// Names of the fields that hold an agency.
+pub(super) fn agency_fields(schema: &Schema) -> impl Iterator<Item = String> {
+    let is_agency = |field_type| field_type == FieldType::Agency;
+    let fields = schema.fields().iter().filter(move |field| is_agency(field.field_type));
+    let rows = schema.subforms().iter().flat_map(move |subform| {
+        let fields = subform.fields.iter().filter(move |field| is_agency(field.field_type));
+        fields.map(|field| format!("{}.{}", subform.name, field.name))
+    });
+    fields.map(|field| field.name.clone()).chain(rows)
+}
+
+/// The labels of every select field of `schema` that has any on a form of this type of record.
+pub(super) fn of_schema(
+    schema: &Schema,
+    record_type: RecordType,
+    lookups: Vec<Lookup>,
+    forms: &[Form],
+) -> Vec<FieldLabels> {
     let lookups: HashMap<_, _> =
         lookups.into_iter().map(|lookup| (lookup.unique_id, lookup.values)).collect();
     let select = |field_type| matches!(field_type, FieldType::Option | FieldType::Options);
     let mut found = Vec::new();
     for field in schema.fields().iter().filter(|field| select(field.field_type)) {
-        let form_field = top_level(forms, &field.name);
+        let form_field = top_level(forms, record_type, &field.name);
         found.extend(form_field.and_then(|one| one.labels(&field.name, &lookups)));
     }
     for subform in schema.subforms() {
-        let id = top_level(forms, &subform.name).and_then(|field| field.subform_section_id);
+        let own = top_level(forms, record_type, &subform.name);
+        let id = own.and_then(|field| field.subform_section_id);
         let is_it = |form: &&Form| match id {
             Some(_) => form.id == id,
             None => form.is_nested && form.unique_id == subform.name,
@@ -127,11 +169,11 @@ pub(super) fn of_schema(schema: &Schema, lookups: Vec<Lookup>, forms: &[Form]) -
     found
 }
 
-/// The field called `name` on a form of cases. The same field may stand on several forms, always
-/// with one shape.
-fn top_level<'f>(forms: &'f [Form], name: &str) -> Option<&'f FormField> {
-    let of_cases = |form: &&Form| !form.is_nested && form.parent_form.as_deref() == Some("case");
-    forms.iter().filter(of_cases).flat_map(|form| &form.fields).find(|field| field.name == name)
+/// The field called `name` on a form of this type of record. The same field may stand on several
+/// forms, always with one shape.
+fn top_level<'f>(forms: &'f [Form], of: RecordType, name: &str) -> Option<&'f FormField> {
+    let is_its = |form: &&Form| !form.is_nested && form.parent_form.as_deref() == Some(of.id());
+    forms.iter().filter(is_its).flat_map(|form| &form.fields).find(|field| field.name == name)
 }
 
 impl FormField {
@@ -173,7 +215,8 @@ mod tests {
               {"name":"status","option_strings_text":{"en":["odd"]}},
               {"name":"age"}]}]}"#,
         );
-        let found = of_schema(&schema(), lookups.unwrap(), &forms.unwrap());
+        let (lookups, forms) = (lookups.unwrap(), forms.unwrap());
+        let found = of_schema(&schema(), RecordType::Case, lookups, &forms);
         let seen: Vec<_> = found
             .iter()
             .map(|one| (one.field.as_str(), one.values[0].0.as_str(), one.values[0].1.len()))
@@ -190,13 +233,27 @@ mod tests {
     fn the_recorded_forms_name_their_options() {
         let lookups = recorded(include_str!("../../tests/data/recordings/lookups-selected.json"));
         let forms = recorded(include_str!("../../tests/data/recordings/forms-case.json"));
-        let found =
-            of_schema(&schema(), super::lookups(&lookups).unwrap(), &super::forms(&forms).unwrap());
+        let (lookups, forms) = (super::lookups(&lookups).unwrap(), super::forms(&forms).unwrap());
+        let found = of_schema(&schema(), RecordType::Case, lookups, &forms);
         let label = |field: &str, id: &str| {
             let field = found.iter().find(|one| one.field == field).unwrap();
             field.values.iter().find(|(value, _)| value == id).unwrap().1["en"].clone()
         };
         assert_eq!(label("risk_level", "high"), "High");
         assert_eq!(label("services_section.service_type", "food_service"), "Food Service");
+    }
+
+    #[test]
+    fn the_recorded_agencies_are_the_values_of_agency_fields() {
+        let agencies = recorded(include_str!("../../tests/data/recordings/agencies.json"));
+        let found = of_agencies(&schema(), super::agencies(&agencies).unwrap());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].field, "owned_by_agency_id");
+        let (id, label) = &found[0].values[1];
+        assert_eq!(
+            (id.as_str(), label["en"].as_str(), label.len()),
+            ("agency-alpha", "Alpha Relief", 1)
+        );
+        assert!(of_agencies(&schema(), Vec::new()).is_empty());
     }
 }

@@ -1,13 +1,16 @@
 //! What changed in Primero: asks, strips, and hands on coded cases. Nothing else knows HTTP or
 //! Primero's JSON.
 //!
-//! Each instance is one task. It reads pages (`poll`) from a server or lines (`replay`) from files,
+//! Each stream of records is one task: the cases of an instance, and its incidents where they are
+//! wanted, so that neither waits for the other. It reads pages (`poll`) from a server or lines (`replay`) from files,
 //! decodes (`decode`) each record in the call that reads it, and sends [`Event`]s into a bounded
 //! channel.
 //!
 //! **Invariant:** raw JSON never leaves this module; what leaves is coded, and keyed by pseudonyms.
 
 mod poll;
+mod parts;
+mod texts;
 mod replay;
 mod client;
 mod paths;
@@ -33,7 +36,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use self::decode::Decoder;
+use self::decode::{Decoder, Stream};
 use self::moment::Zone;
 use self::outlet::{Halt, Outlet};
 use self::poll::Poll;
@@ -63,7 +66,7 @@ pub struct Resume {
 /// What a source says.
 #[derive(Debug)]
 pub enum Event {
-    /// New versions of cases.
+    /// New versions of records.
     Batch(Batch),
     /// All places of an instance.
     Locations {
@@ -126,7 +129,9 @@ pub struct Shared {
 impl Shared {
     fn decoder(&self, settings: &Settings) -> Result<Decoder> {
         let (schema, interner) = (Arc::clone(&self.schema), self.interner.clone());
-        Decoder::new(&settings.name, schema, interner, &self.key, Zone::new(&settings.time_zone))
+        let Settings { name, published_as, record_type, .. } = settings;
+        let stream = Stream { name, published_as, record_type: *record_type };
+        Decoder::new(&stream, schema, interner, &self.key, Zone::new(&settings.time_zone))
     }
 }
 
@@ -153,8 +158,8 @@ pub fn start(settings: Settings, resume: Resume, shared: &Shared) -> Result<Join
             let replay = Replay { settings, decoder, cursor, poll_interval, once, outlet };
             Reading::Files(Box::new(replay))
         }
-        SourceKind::Server(settings) => {
-            let mut poll = Poll::new(settings, decoder, &shared.schema, cursor, known, outlet)?;
+        SourceKind::Server(server) => {
+            let mut poll = Poll::new(server, decoder, settings.record_type, cursor, known, outlet)?;
             (poll.once, poll.poll_interval) = (once, poll_interval);
             Reading::Server(Box::new(poll))
         }

@@ -3,30 +3,50 @@
 use url::form_urlencoded;
 
 use super::moment::filter_bound;
-use crate::model::{Instant, Schema};
+use crate::model::{Instant, RecordType};
 
-/// The newest case, without any filter, to check an empty answer by.
-pub(super) const NEWEST: &str =
-    "/api/v2/cases?order_by=last_updated_at&order=desc&per=1&page=1&fields=last_updated_at";
-/// What must be empty, if filters work.
-pub(super) const FAR_FUTURE: &str =
-    "/api/v2/cases?last_updated_at=2200-01-01T00:00:00Z..&per=1&page=1&fields=last_updated_at";
-/// All forms of cases.
-pub(super) const FORMS: &str = "/api/v2/forms?record_type=case";
 /// The version and settings of the server.
 pub(super) const SYSTEM_SETTINGS: &str = "/api/v2/system_settings";
 
-/// The value of `fields=` for a schema.
-pub(super) fn fields(schema: &Schema) -> String {
-    let encode = |name: &str| form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
-    schema.names().map(encode).collect::<Vec<_>>().join(",")
+/// The list of all records of a type.
+fn list(record_type: RecordType) -> String {
+    format!("/api/v2/{}", record_type.plural())
 }
 
-/// One page of the cases changed since `lower`, oldest change first.
-pub(super) fn cases(fields: &str, lower: Instant, per: u32, page: u32) -> String {
+/// The newest record, without any filter, to check an empty answer by.
+pub(super) fn newest(record_type: RecordType) -> String {
+    let list = list(record_type);
+    format!("{list}?order_by=last_updated_at&order=desc&per=1&page=1&fields=last_updated_at")
+}
+
+/// What must be empty, if filters work.
+pub(super) fn far_future(record_type: RecordType) -> String {
+    let list = list(record_type);
+    format!("{list}?last_updated_at=2200-01-01T00:00:00Z..&per=1&page=1&fields=last_updated_at")
+}
+
+/// All forms of a type of record.
+pub(super) fn forms(record_type: RecordType) -> String {
+    format!("/api/v2/forms?record_type={}", record_type.id())
+}
+
+/// A name as it stands in the value of `fields=`.
+pub(super) fn field(name: &str) -> String {
+    form_urlencoded::byte_serialize(name.as_bytes()).collect()
+}
+
+/// One page of the records changed since `lower`, oldest change first.
+pub(super) fn changed(
+    record_type: RecordType,
+    fields: &str,
+    lower: Instant,
+    per: u32,
+    page: u32,
+) -> String {
     format!(
-        "/api/v2/cases?last_updated_at={bound}..&order_by=last_updated_at&order=asc\
+        "{list}?last_updated_at={bound}..&order_by=last_updated_at&order=asc\
          &per={per}&page={page}&fields={fields}",
+        list = list(record_type),
         bound = filter_bound(lower)
     )
 }
@@ -39,4 +59,9 @@ pub(super) fn locations(page: usize, per: usize) -> String {
 /// One page of the lookups.
 pub(super) fn lookups(page: usize, per: usize) -> String {
     format!("/api/v2/lookups?order_by=unique_id&order=asc&page={page}&per={per}")
+}
+
+/// One page of the agencies.
+pub(super) fn agencies(page: usize, per: usize) -> String {
+    format!("/api/v2/agencies?page={page}&per={per}")
 }

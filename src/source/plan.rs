@@ -6,9 +6,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::moment::Zone;
-use super::pseudonym::Pseudonyms;
+use super::pseudonym::{Pseudonyms, Workers};
 use crate::error::{Error, Result};
-use crate::model::{Code, FieldType, Schema, Secret, Slot};
+use crate::model::{Code, FieldType, RECORD_TYPE, RecordType, Schema, Secret, Slot};
 
 /// What a key of a record or of a row means.
 #[derive(Clone, Copy, Default)]
@@ -83,10 +83,14 @@ pub(super) struct Plan {
     pub(super) instance: Code,
     pub(super) zone: Zone,
     pub(super) targets: Targets,
-    pub(super) cases: Pseudonyms,
+    /// Of the records themselves.
+    pub(super) records: Pseudonyms,
+    pub(super) workers: Workers,
     pub(super) subforms: Vec<SubformPlan>,
     /// Slot of `record_state`, where `enabled` stands in.
     pub(super) state: Option<Slot>,
+    /// Slot and word of [`RECORD_TYPE`], where the packs read it.
+    pub(super) record_type: Option<(Slot, u32)>,
     pub(super) misfit_names: Vec<String>,
 }
 
@@ -98,23 +102,36 @@ pub(super) struct SubformPlan {
     pub(super) misfit: u16,
 }
 
+/// Which records are read, and by what key they are named.
+pub(super) struct Identity<'a> {
+    /// The name the instance is published under: records and workers of one Primero share it.
+    pub(super) published_as: &'a str,
+    /// The code of the stream of records.
+    pub(super) code: Code,
+    pub(super) record_type: RecordType,
+    /// The code of the record type's id, where the packs read [`RECORD_TYPE`].
+    pub(super) type_code: Option<Code>,
+    pub(super) key: &'a Secret,
+}
+
 impl Plan {
-    pub(super) fn new(
-        instance: &str,
-        code: Code,
-        schema: Arc<Schema>,
-        key: &Secret,
-        zone: Zone,
-    ) -> Result<Self> {
+    /// # Errors
+    /// A configuration error for an unusable key, too many fields, or a field called
+    /// [`RECORD_TYPE`] that is no option.
+    pub(super) fn new(identity: &Identity<'_>, schema: Arc<Schema>, zone: Zone) -> Result<Self> {
+        let Identity { published_as: instance, key, .. } = *identity;
         let mut targets = HashMap::<Box<str>, Target>::new();
         let mut misfit_names = Vec::new();
         for (index, field) in schema.fields().iter().enumerate() {
+            misfit_names.push(field.name.clone());
+            if field.name == RECORD_TYPE {
+                continue; // Whatever a server may call so, it is not this.
+            }
             let field_index = Some(index as u16);
             targets.insert(
                 field.name.as_str().into(),
                 Target { role: Role::Field, field: field_index },
             );
-            misfit_names.push(field.name.clone());
         }
         for (name, role) in
             [("id", Role::Id), ("enabled", Role::Enabled), ("last_updated_at", Role::Stamp)]
@@ -144,9 +161,29 @@ impl Plan {
             .field("record_state")
             .filter(|field| field.field_type == FieldType::Boolean)
             .map(|field| field.slot);
-        let cases = Pseudonyms::new(key, instance, "case")?;
-        let targets = Targets::new(targets);
-        Ok(Self { schema, instance: code, zone, targets, cases, subforms, state, misfit_names })
+        Ok(Self {
+            instance: identity.code,
+            zone,
+            targets: Targets::new(targets),
+            records: Pseudonyms::new(key, instance, identity.record_type.id())?,
+            workers: Workers::new(key, instance)?,
+            subforms,
+            state,
+            record_type: record_type_of(&schema, identity.type_code)?,
+            misfit_names,
+            schema,
+        })
+    }
+}
+
+/// Where a record says of what type it is, and the word that says it.
+fn record_type_of(schema: &Schema, code: Option<Code>) -> Result<Option<(Slot, u32)>> {
+    match schema.field(RECORD_TYPE) {
+        Some(field) if field.field_type != FieldType::Option => {
+            let what = format!("reading the packs: the field {RECORD_TYPE} is not an option");
+            Err(Error::config(what).advise("it says \"case\" or \"incident\": declare it so"))
+        }
+        field => Ok(field.zip(code).map(|(field, code)| (field.slot, code.0))),
     }
 }
 

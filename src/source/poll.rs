@@ -18,26 +18,18 @@ use super::client::{Client, Failure, Reply};
 use super::decode::{Decoded, Decoder, Page};
 use super::outlet::{Halt, Outlet};
 use super::settings::ServerSettings;
-use super::{Event, labels, paths, places};
+use super::{Event, parts, paths};
 use crate::error::{Error, Kind, Result};
-use crate::model::{Batch, Cursor, Instant, RecordChange, RecordKey, Refusal, Schema};
+use crate::model::{Batch, Cursor, Instant, RecordChange, RecordKey, RecordType, Refusal};
 
 /// Most pages of one query, that is of records that share one second.
 const PAGES_MAX: u32 = 10_000;
 /// Most refused records that are remembered, so that the overlap does not count them again.
 const SEEN_MAX: usize = 10_000;
+/// Most times that the parts of one page are asked for because records changed in between.
+const PARTS_ATTEMPTS: u32 = 3;
 /// Failures in a row after which a run that is not continuous gives up.
 pub(super) const ATTEMPTS_MAX: u32 = 8;
-/// Time between two readings of locations and labels.
-const PLACES_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Attempts to read locations and labels before the cases are read without them.
-const PLACES_ATTEMPTS: u32 = 4;
-/// Time after which locations and labels that could not be read are tried again.
-const PLACES_RETRY: Duration = Duration::from_secs(5 * 60);
-/// Places asked for at once.
-const PLACES_PER_PAGE: usize = 1_000;
-/// Most pages of places, and of lookups.
-const PLACES_PAGES_MAX: usize = 200;
 /// Furthest that a stored stamp with a zone of its own can be from the same stamp in UTC.
 const OFFSET_MS_MAX: i64 = 14 * 60 * 60 * 1_000;
 
@@ -62,12 +54,14 @@ impl Backoff {
     }
 }
 
-/// The poll of one instance.
+/// The poll of one stream of records.
 pub(super) struct Poll {
     client: Client,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
     settings: ServerSettings,
-    fields: String,
+    pub(super) record_type: RecordType,
+    /// What is asked of each record, in as many requests as it needs.
+    fields: Vec<String>,
     cursor: Cursor,
     /// The cursor of the last batch that was sent.
     sent: Cursor,
@@ -76,9 +70,9 @@ pub(super) struct Poll {
     total: Option<u64>,
     newest: Option<Instant>,
     failures: u32,
-    places_due: Clock,
+    pub(super) places_due: Clock,
     /// Whether locations or labels could not be read the last time.
-    places_failed: bool,
+    pub(super) places_failed: bool,
     pub(super) backoff: Backoff,
     pub(super) poll_interval: Duration,
     pub(super) once: bool,
@@ -94,7 +88,7 @@ struct Position {
 }
 
 /// Why a step did not come to its end.
-enum Stumble {
+pub(super) enum Stumble {
     Failure(Failure),
     Halt(Halt),
 }
@@ -126,18 +120,19 @@ impl Poll {
     pub(super) fn new(
         settings: ServerSettings,
         decoder: Decoder,
-        schema: &Schema,
+        record_type: RecordType,
         cursor: Cursor,
         known: Vec<(RecordKey, u64)>,
         outlet: Outlet,
     ) -> Result<Self> {
         let client = Client::new(&settings)?;
-        let fields = paths::fields(schema);
-        client.fits(&paths::cases(&fields, Instant(0), settings.page_size, PAGES_MAX))?;
+        let (schema, per) = (decoder.schema(), settings.page_size);
+        let fields = parts::fields(&client, record_type, schema, per, PAGES_MAX)?;
         Ok(Self {
             client,
             decoder,
             settings,
+            record_type,
             fields,
             sent: cursor.clone(),
             cursor,
@@ -212,10 +207,9 @@ impl Poll {
 
     /// Reads one page and hands it on. `None` when it was the last.
     async fn step(&mut self, at: Position) -> Result<Option<Position>, Stumble> {
-        let path = paths::cases(&self.fields, at.lower, self.settings.page_size, at.page);
-        let (page, date) = self.ask(&path, "asking for changed cases").await?;
+        let (page, date, count) = self.ask_whole(at).await?;
         let per = page.metadata.per.unwrap_or(u64::MAX).min(self.settings.page_size.into()).max(1);
-        if page.records.is_empty() {
+        if count == 0 {
             self.verify_empty(at, &page, per).await?;
             self.hand_on(Vec::new(), None, true).await?;
             return Ok(None);
@@ -223,11 +217,10 @@ impl Poll {
         if at.page == 1 && at.lower == Instant(0) {
             self.total = page.metadata.total;
         }
-        let count = page.records.len() as u64;
         let read = u64::from(at.page - 1) * per + count;
         let complete = count < per;
         if complete && page.metadata.total.is_some_and(|total| total > read) {
-            return Err(fault("it sent fewer cases than it says there are").into());
+            return Err(self.fault("it sent fewer records than it says there are"));
         }
         let strays = self.verify_filter(&page.records, at.lower).await?;
         let stamps = || page.records.iter().filter_map(|decoded| decoded.stamp);
@@ -239,21 +232,60 @@ impl Poll {
             self.hand_on(page.records, newest.map(|stamp| stamp.min(now)), true).await?;
             return Ok(None);
         }
-        let last = last.ok_or_else(|| fault("its cases have no time of last change"))?;
-        verify_order(&page.records)?;
+        let last = last.ok_or_else(|| self.fault("its records have no time of last change"))?;
+        if !is_ordered(&page.records) {
+            return Err(self.fault("its records are not in the order that was asked for"));
+        }
         let next = whole_second(last.min(now));
         let next = if next > at.lower {
             Position { lower: next, page: 1 }
         } else if strays == 0 && at.page < PAGES_MAX {
             Position { page: at.page + 1, ..at }
         } else {
-            return Err(fault("a full page leads no further").into());
+            return Err(self.fault("a full page leads no further"));
         };
         self.hand_on(page.records, Some(last.min(now)), false).await?;
         Ok(Some(next))
     }
 
-    async fn get(&mut self, path: &str, doing: &str) -> Result<Reply, Stumble> {
+    /// One page with all its fields, and how many records the server sent on it. A record that changes between
+    /// two parts is left out: it comes again further on, with its new stamp.
+    async fn ask_whole(&mut self, at: Position) -> Result<(Page, Option<Instant>, u64), Stumble> {
+        let doing = self.doing();
+        let mut attempt = 1;
+        loop {
+            let mut whole: Option<(Page, Option<Instant>)> = None;
+            let (mut count, mut torn) = (0, 0);
+            for index in 0..self.fields.len() {
+                let (per, fields) = (self.settings.page_size, &self.fields[index]);
+                let path = paths::changed(self.record_type, fields, at.lower, per, at.page);
+                let (part, date) = self.ask(&path, &doing).await?;
+                match &mut whole {
+                    Some((page, _)) => torn += parts::join(page, part, self.decoder.schema()),
+                    None => (count, whole) = (part.records.len() as u64, Some((part, date))),
+                }
+                if count == 0 {
+                    break;
+                }
+            }
+            let (page, date) =
+                whole.ok_or_else(|| Error::bug("a page was asked for in no part"))?;
+            if torn == 0 || (attempt == PARTS_ATTEMPTS && self.cursor.first_load_done && !self.once)
+            {
+                return Ok((page, date, count));
+            }
+            if attempt == PARTS_ATTEMPTS {
+                return Err(self.fault("its records change faster than they can be read"));
+            }
+            attempt += 1;
+        }
+    }
+
+    fn doing(&self) -> String {
+        format!("asking for changed {}", self.record_type.plural())
+    }
+
+    pub(super) async fn get(&mut self, path: &str, doing: &str) -> Result<Reply, Stumble> {
         Ok(self.outlet.until_stop(self.client.get(path, doing)).await??)
     }
 
@@ -311,9 +343,10 @@ impl Poll {
         if at.page > 1 {
             let before = u64::from(at.page - 1) * per;
             let ended = page.metadata.total.is_some_and(|total| total > 0 && total <= before);
-            return if ended { Ok(()) } else { Err(fault("a page in the middle is empty").into()) };
+            return if ended { Ok(()) } else { Err(self.fault("a page in the middle is empty")) };
         }
-        let (control, _) = self.ask(paths::NEWEST, "asking for the newest case").await?;
+        let (control, _) =
+            self.ask(&paths::newest(self.record_type), "asking for the newest record").await?;
         let newest = control.records.first().map(|decoded| decoded.stamp);
         match newest {
             None if self.known.is_empty() && control.metadata.total.unwrap_or(0) == 0 => {
@@ -321,7 +354,7 @@ impl Poll {
                 Ok(())
             }
             Some(Some(newest)) if newest < at.lower => Ok(()),
-            _ => Err(fault("it sent an empty page although it holds cases").into()),
+            _ => Err(self.fault("it sent an empty page although it holds records")),
         }
     }
 
@@ -338,17 +371,18 @@ impl Poll {
         if strays == 0 {
             return Ok(0);
         }
+        let (doing, plural) = (self.doing(), self.record_type.plural());
         let dropped = || {
-            Error::new(
-                Kind::Unavailable,
-                "asking for changed cases: the server ignored the filter by last_updated_at",
-            )
-            .advise("the user's role needs read access to cases; nothing was taken over")
+            let what = format!("{doing}: the server ignored the filter by last_updated_at");
+            let advice =
+                format!("the user's role needs read access to {plural}; nothing was taken over");
+            Error::new(Kind::Unavailable, what).advise(advice)
         };
         if stamps().any(|stamp| stamp.0 < lower.0 - OFFSET_MS_MAX) {
             return Err(dropped().into());
         }
-        let (probe, _) = self.ask(paths::FAR_FUTURE, "testing the filter").await?;
+        let (probe, _) =
+            self.ask(&paths::far_future(self.record_type), "testing the filter").await?;
         if probe.records.is_empty() { Ok(strays) } else { Err(dropped().into()) }
     }
 
@@ -362,112 +396,35 @@ impl Poll {
         self.pause(failure, self.failures).await
     }
 
+    /// An answer that contradicts itself or an earlier one. It may be right the next time.
+    fn fault(&self, what: &str) -> Stumble {
+        let what = format!("{}: the server is inconsistent: {what}", self.doing());
+        Error::new(Kind::Temporary, what).advise("nothing was taken over; it is asked again").into()
+    }
+
     /// Says what went wrong and waits, the longer the more `failures` there were in a row.
-    async fn pause(&mut self, failure: Failure, failures: u32) -> Result<(), Halt> {
+    pub(super) async fn pause(&mut self, failure: Failure, failures: u32) -> Result<(), Halt> {
         let backoff = self.backoff.wait(failures);
         let retry_in = failure.retry_after.map_or(backoff, |asked| asked.max(backoff));
         self.trouble(failure.error, retry_in).await?;
         self.outlet.wait(retry_in).await
     }
 
-    async fn trouble(&mut self, error: Error, retry_in: Duration) -> Result<(), Halt> {
+    pub(super) async fn trouble(&mut self, error: Error, retry_in: Duration) -> Result<(), Halt> {
         let instance = self.decoder.instance();
         self.outlet.send(Event::Trouble { instance, error, retry_in }).await
     }
-
-    /// Reads locations and labels when they are due. That they cannot be read is said, and never
-    /// stops the cases; only a refused password does. What may pass is tried a few times before,
-    /// because cases without places give other figures.
-    async fn read_places(&mut self) -> Result<(), Halt> {
-        if Clock::now() < self.places_due {
-            return Ok(());
-        }
-        self.places_due = Clock::now() + PLACES_INTERVAL;
-        self.places_failed = false;
-        for attempt in 1..=PLACES_ATTEMPTS {
-            match self.send_places().await {
-                Err(Stumble::Failure(failure))
-                    if attempt < PLACES_ATTEMPTS && failure.error.kind().may_pass() =>
-                {
-                    self.pause(failure, attempt).await?;
-                }
-                outcome => {
-                    self.tolerate(outcome).await?;
-                    break;
-                }
-            }
-        }
-        let labels = self.send_labels().await;
-        self.tolerate(labels).await
-    }
-
-    async fn tolerate(&mut self, outcome: Result<(), Stumble>) -> Result<(), Halt> {
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(Stumble::Halt(halt)) => Err(halt),
-            Err(Stumble::Failure(failure)) if failure.is_final => Err(Halt::Failed(failure.error)),
-            Err(Stumble::Failure(failure)) => {
-                self.places_failed = true;
-                self.places_due = Clock::now() + PLACES_RETRY;
-                self.trouble(failure.error, PLACES_RETRY).await
-            }
-        }
-    }
-
-    async fn send_places(&mut self) -> Result<(), Stumble> {
-        let mut places = Vec::new();
-        for page in 1..=PLACES_PAGES_MAX {
-            let path = paths::locations(page, PLACES_PER_PAGE);
-            let reply = self.get(&path, "asking for locations").await?;
-            let (more, count) = places::locations(&reply.body, self.decoder.interner())?;
-            places.extend(more);
-            if count < PLACES_PER_PAGE {
-                break;
-            }
-        }
-        let instance = self.decoder.instance();
-        Ok(self.outlet.send(Event::Locations { instance, places }).await?)
-    }
-
-    async fn send_labels(&mut self) -> Result<(), Stumble> {
-        let mut lookups = Vec::new();
-        for page in 1..=PLACES_PAGES_MAX {
-            let path = paths::lookups(page, PLACES_PER_PAGE);
-            let more = labels::lookups(&self.get(&path, "asking for lookups").await?.body)?;
-            let is_last = more.len() < PLACES_PER_PAGE;
-            lookups.extend(more);
-            if is_last {
-                break;
-            }
-        }
-        let forms = labels::forms(&self.get(paths::FORMS, "asking for forms").await?.body)?;
-        let labels = labels::of_schema(self.decoder.schema(), lookups, &forms);
-        let instance = self.decoder.instance();
-        Ok(self.outlet.send(Event::Labels { instance, labels }).await?)
-    }
-}
-
-/// An answer that contradicts itself or an earlier one. It may be right the next time.
-fn fault(what: &str) -> Error {
-    Error::new(
-        Kind::Temporary,
-        format!("asking for changed cases: the server is inconsistent: {what}"),
-    )
-    .advise("nothing was taken over; it is asked again")
 }
 
 fn whole_second(instant: Instant) -> Instant {
     Instant(instant.0.div_euclid(1_000) * 1_000)
 }
 
-/// A full page must ascend, or its last record says nothing about what is still to come. A few
-/// records out of place are stamps stored with a zone of their own.
-fn verify_order(records: &[Decoded]) -> Result<()> {
+/// Whether a full page ascends; if not, its last record says nothing about what is still to come. A
+/// few records out of place are stamps stored with a zone of their own.
+fn is_ordered(records: &[Decoded]) -> bool {
     let seconds: Vec<_> =
         records.iter().filter_map(|decoded| decoded.stamp).map(whole_second).collect();
     let falls = seconds.windows(2).filter(|pair| pair[1] < pair[0]).count();
-    if falls * 4 > seconds.len() {
-        return Err(fault("its cases are not in the order that was asked for"));
-    }
-    Ok(())
+    falls * 4 <= seconds.len()
 }

@@ -9,28 +9,31 @@ use serde_json::value::RawValue;
 
 use super::client::{Client, REQUEST_LINE_BYTES_MAX};
 use super::settings::{ServerSettings, Settings, SourceKind};
-use super::{paths, places};
+use super::{parts, paths, places};
 use crate::error::{Error, Kind, Result};
-use crate::model::{Instant, Interner, Schema};
+use crate::model::{Instant, Interner, RECORD_TYPE, RecordType, Schema};
 
-/// Cases that are looked at.
+/// Records that are looked at.
 const SAMPLE: u32 = 100;
+
+/// A number of a page that is as long as any.
+const PAGE_MAX: u32 = 9_999;
 
 /// What a look at an instance found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Version of the server, where it says so.
     pub version: Option<String>,
-    /// Cases that the user can see.
+    /// Records that the user can see.
     pub case_count: Option<u64>,
-    /// Cases that were looked at.
+    /// Records that were looked at.
     pub sample_count: usize,
     /// Fields that came back, `sub.field` for those of subforms.
     pub fields_seen: Vec<String>,
     /// Fields that never came back: nobody filled them, or the role may not read them, or they do
     /// not exist here.
     pub fields_missing: Vec<String>,
-    /// Bytes of the request line that asks for cases.
+    /// Bytes of the longest request line that asks for records.
     pub request_line_bytes: usize,
     /// Places, where they could be read.
     pub location_count: Option<usize>,
@@ -59,7 +62,7 @@ struct SystemData {
 /// The first question that is not answered, as the kinds of errors of reading.
 pub async fn check(settings: &Settings, schema: &Schema) -> Result<Findings> {
     let findings = match &settings.kind {
-        SourceKind::Server(server) => server_findings(server, schema).await,
+        SourceKind::Server(server) => server_findings(server, settings.record_type, schema).await,
         SourceKind::File(files) => {
             for path in files.paths.iter().chain(&files.locations) {
                 tokio::fs::File::open(path).await.map_err(|error| {
@@ -72,19 +75,33 @@ pub async fn check(settings: &Settings, schema: &Schema) -> Result<Findings> {
     findings.map_err(|error| error.while_doing(format!("instance {:?}", settings.name)))
 }
 
-async fn server_findings(server: &ServerSettings, schema: &Schema) -> Result<Findings> {
+async fn server_findings(
+    server: &ServerSettings,
+    record_type: RecordType,
+    schema: &Schema,
+) -> Result<Findings> {
     let client = Client::new(server)?;
-    let fields = paths::fields(schema);
-    let longest = paths::cases(&fields, Instant(0), server.page_size, 9_999);
-    client.fits(&longest)?;
+    let fields = parts::fields(&client, record_type, schema, server.page_size, PAGE_MAX)?;
+    let line = |fields: &String| {
+        let path = paths::changed(record_type, fields, Instant(0), server.page_size, PAGE_MAX);
+        client.request_line_bytes(&path)
+    };
+    let request_line_bytes = fields.iter().map(line).max().unwrap_or(0);
     let system = client.get(paths::SYSTEM_SETTINGS, "asking for the version").await?;
     let system: Option<SystemSettings> = serde_json::from_slice(&system.body).ok();
-    let sample = paths::cases(&fields, Instant(0), SAMPLE, 1);
-    let sample = client.get(&sample, "asking for a few cases").await?;
-    let sample: Sample<'_> = serde_json::from_slice(&sample.body).map_err(|_| {
-        Error::new(Kind::Unavailable, "asking for a few cases: the reply is not a list of them")
-    })?;
-    let seen = fields_of(&sample, schema);
+    let doing = format!("asking for a few {}", record_type.plural());
+    let mut seen = BTreeSet::new();
+    let (mut case_count, mut sample_count) = (None, 0);
+    for fields in &fields {
+        let sample = paths::changed(record_type, fields, Instant(0), SAMPLE, 1);
+        let sample = client.get(&sample, &doing).await?;
+        let sample: Sample<'_> = serde_json::from_slice(&sample.body).map_err(|_| {
+            Error::new(Kind::Unavailable, format!("{doing}: the reply is not a list of them"))
+        })?;
+        seen.extend(fields_of(&sample, schema));
+        case_count = sample.metadata.and_then(|metadata| metadata.total);
+        sample_count = sample.data.len();
+    }
     let (fields_seen, fields_missing) =
         asked(schema).into_iter().partition(|name| seen.contains(name));
     let locations = client.get(&paths::locations(1, 100_000), "asking for locations").await;
@@ -92,11 +109,11 @@ async fn server_findings(server: &ServerSettings, schema: &Schema) -> Result<Fin
     let counted = |body: &[u8]| places::locations(body, &Interner::default()).map(|all| all.1);
     Ok(Findings {
         version: system.and_then(|system| system.data.primero_version),
-        case_count: sample.metadata.and_then(|metadata| metadata.total),
-        sample_count: sample.data.len(),
+        case_count,
+        sample_count,
         fields_seen,
         fields_missing,
-        request_line_bytes: client.request_line_bytes(&longest),
+        request_line_bytes,
         location_count: locations.ok().and_then(|reply| counted(&reply.body).ok()),
     })
 }
@@ -104,6 +121,7 @@ async fn server_findings(server: &ServerSettings, schema: &Schema) -> Result<Fin
 /// Every field that is asked for, by the name that misfits are counted under.
 fn asked(schema: &Schema) -> Vec<String> {
     let fields = schema.fields().iter().map(|field| field.name.clone());
+    let fields = fields.filter(|name| name != RECORD_TYPE);
     let rows = schema.subforms().iter().flat_map(|subform| {
         subform.fields.iter().map(move |field| format!("{}.{}", subform.name, field.name))
     });

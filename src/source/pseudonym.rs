@@ -18,7 +18,8 @@ pub(super) const KEY_BYTES_MIN: usize = 16;
 pub(super) struct Pseudonyms(Hmac<Sha256>);
 
 impl Pseudonyms {
-    /// The pseudonyms of records of `record_type` (`case`, or the name of a subform) in `instance`.
+    /// The pseudonyms of records of `record_type` (`case`, `incident`, `worker`, or the name of a
+    /// subform) in `instance`.
     ///
     /// # Errors
     /// A configuration error when the key is shorter than [`KEY_BYTES_MIN`].
@@ -50,6 +51,25 @@ impl Pseudonyms {
         let mut head = [0; 16];
         head.copy_from_slice(&bytes[..16]);
         RecordKey::from_bytes(head)
+    }
+}
+
+/// Makes the pseudonyms of the case workers of one instance: what stands in place of a user name.
+#[derive(Clone)]
+pub(super) struct Workers(Pseudonyms);
+
+impl Workers {
+    /// The pseudonyms of the workers of `instance`.
+    ///
+    /// # Errors
+    /// A configuration error when the key is shorter than [`KEY_BYTES_MIN`].
+    pub(super) fn new(key: &Secret, instance: &str) -> Result<Self> {
+        Pseudonyms::new(key, instance, "worker").map(Self)
+    }
+
+    /// The pseudonym of a user: 128 bits as 32 hexadecimal digits.
+    pub(super) fn pseudonym(&self, user_name: &str) -> String {
+        format!("{:032x}", self.0.key([user_name.as_bytes()]).0)
     }
 }
 
@@ -89,6 +109,24 @@ mod tests {
 
     // Reckoned with another implementation of HMAC over the documented message.
     const EXPECTED: &str = "9ce40a7451e06d3f4972c95423a72a2c";
+
+    #[test]
+    fn a_worker_has_one_pseudonym_in_each_instance_and_under_each_key() {
+        let worker = |secret: &str, instance: &str, name: &str| {
+            Workers::new(&Secret::new(secret), instance).unwrap().pseudonym(name)
+        };
+        let one = worker("0123456789abcdef", "kampot", "sok.dara");
+        assert_eq!(one, worker("0123456789abcdef", "kampot", "sok.dara"));
+        assert!(one.len() == 32 && one.bytes().all(|byte| byte.is_ascii_hexdigit()), "{one}");
+        for other in [
+            worker("0123456789abcdeF", "kampot", "sok.dara"),
+            worker("0123456789abcdef", "kep", "sok.dara"),
+            worker("0123456789abcdef", "kampot", "sok.dari"),
+            format!("{:032x}", key("0123456789abcdef", "kampot", "case", &["sok.dara"]).0),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
 
     #[test]
     fn a_short_key_is_refused() {

@@ -89,7 +89,8 @@ impl Reader<'_> {
     }
 
     fn seed(&mut self, field_type: FieldType) -> ValueSeed<'_> {
-        ValueSeed { field_type, terms: self.terms, zone: &self.plan.zone }
+        let Plan { zone, workers, .. } = self.plan;
+        ValueSeed { field_type, terms: self.terms, zone, workers }
     }
 
     /// Reads the value of a key. `Ok(None)`: it is broken, and was skipped.
@@ -126,7 +127,11 @@ impl Reader<'_> {
         let lenient = self.lenient;
         let word = match field.slot {
             Slot::Set(_) => {
-                let seed = SetSeed { reader: self, slot: field.slot };
+                let member = match field.field_type {
+                    FieldType::Dates => FieldType::Date,
+                    _ => FieldType::Option,
+                };
+                let seed = SetSeed { reader: self, slot: field.slot, member };
                 Self::value(map, lenient, seed)?.unwrap_or(Err(Misfit))
             }
             Slot::Word(_) => {
@@ -237,7 +242,7 @@ fn case_key(id: &str, plan: &Plan) -> Option<RecordKey> {
         8 | 13 | 18 | 23 => *byte == b'-',
         _ => byte.is_ascii_hexdigit(),
     });
-    shaped.then(|| plan.cases.key([&lower[..]]))
+    shaped.then(|| plan.records.key([&lower[..]]))
 }
 
 /// Reads a key and says what it means, without copying it.
@@ -290,10 +295,12 @@ impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for TextSeed<F> {
     }
 }
 
-/// Reads a multi-select: an array of option ids, or one alone.
+/// Reads a multi-select or a list of dates: an array, or one value alone.
 struct SetSeed<'r, 'a> {
     reader: &'r mut Reader<'a>,
     slot: Slot,
+    /// The type of each value.
+    member: FieldType,
 }
 
 impl<'de> DeserializeSeed<'de> for SetSeed<'_, '_> {
@@ -314,7 +321,7 @@ impl<'de> Visitor<'de> for SetSeed<'_, '_> {
     type Value = Word;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of option ids")
+        f.write_str("an array of values")
     }
 
     fn visit_unit<E>(self) -> Result<Word, E> {
@@ -322,17 +329,17 @@ impl<'de> Visitor<'de> for SetSeed<'_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Word, E> {
-        let word = self.reader.seed(FieldType::Option).visit_str(text)?;
+        let word = self.reader.seed(self.member).visit_str(text)?;
         Ok(self.add(word))
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Word, E> {
-        let word = self.reader.seed(FieldType::Option).visit_bool(value)?;
+        let word = self.reader.seed(self.member).visit_bool(value)?;
         Ok(self.add(word))
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Word, E> {
-        let word = self.reader.seed(FieldType::Option).visit_u64(value)?;
+        let word = self.reader.seed(self.member).visit_u64(value)?;
         Ok(self.add(word))
     }
 
@@ -340,7 +347,7 @@ impl<'de> Visitor<'de> for SetSeed<'_, '_> {
         let lenient = self.reader.lenient;
         let mut all = Ok(0);
         for _ in 0..SET_CODES_MAX {
-            let seed = self.reader.seed(FieldType::Option);
+            let seed = self.reader.seed(self.member);
             let Some(word) = Reader::element(&mut seq, lenient, seed)? else { return Ok(all) };
             if self.reader.put(self.slot, word.unwrap_or(Err(Misfit))).is_err() {
                 all = Err(Misfit);

@@ -311,13 +311,16 @@ mod tests {
     use super::super::decode::tests::{CASES, decoder, schema};
     use super::super::{Resume, Settings, Shared, SourceKind, start};
     use super::*;
-    use crate::model::{Interner, Secret};
+    use crate::model::{Interner, RecordType, Secret};
 
     const WAIT: Duration = Duration::from_secs(60);
 
     fn settings(paths: Vec<PathBuf>, threads: usize) -> Settings {
         Settings {
             name: "kampot".into(),
+            published_as: "kampot".into(),
+            record_type: RecordType::Case,
+            incidents: None,
             time_zone: jiff::tz::TimeZone::get("Asia/Phnom_Penh").unwrap(),
             fiscal_year_start: 1,
             poll_interval: Duration::from_millis(20),

@@ -20,6 +20,7 @@ use super::poll::{ATTEMPTS_MAX, Backoff, Poll};
 use super::settings::ServerSettings;
 use super::*;
 use crate::error::Kind;
+use crate::model::{Case, CaseBuilder, FieldType, RecordType, RowField, Schema, Subform};
 
 const WAIT: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "hush-hush-7f3a";
@@ -64,12 +65,19 @@ impl World {
         }
         let number = |name: &str| query[name].parse::<usize>().unwrap();
         let (per, page) = (number("per"), number("page"));
-        let data: Vec<_> = rows.iter().skip((page - 1) * per).take(per).collect();
+        let fields: Vec<_> = query["fields"].split(',').collect();
+        let always = ["id", "enabled", "last_updated_at"];
+        let selected = |row: &&Value| {
+            let mut row = row.as_object().unwrap().clone();
+            row.retain(|name, _| always.contains(&&**name) || fields.contains(&&**name));
+            row
+        };
+        let data: Vec<_> = rows.iter().skip((page - 1) * per).take(per).map(selected).collect();
         json!({"data": data, "metadata": {"total": rows.len(), "per": per, "page": page}})
     }
 
     fn answer(&mut self, mut call: Call) -> Response {
-        let changes = call.path == "/api/v2/cases"
+        let changes = matches!(call.path.as_str(), "/api/v2/cases" | "/api/v2/incidents")
             && call.query.contains_key("fields")
             && call.query["per"] != "1";
         call.number = changes.then(|| self.calls.iter().filter(|one| one.number.is_some()).count());
@@ -79,7 +87,7 @@ impl World {
         let path = call.path.clone();
         self.calls.push(call);
         let reply = twisted.unwrap_or_else(|| match path.as_str() {
-            "/api/v2/cases" => self.list(&query).to_string().into_response(),
+            "/api/v2/cases" | "/api/v2/incidents" => self.list(&query).to_string().into_response(),
             "/api/v2/system_settings" => {
                 json!({"data": {"primero_version": "2.14.0"}}).to_string().into_response()
             }
@@ -115,6 +123,15 @@ async fn stage(
     cases: Vec<Value>,
     twist: impl FnMut(&Call) -> Option<Response> + Send + 'static,
 ) -> Stage {
+    stage_of(cases, super::decode::tests::decoder(), RecordType::Case, twist).await
+}
+
+async fn stage_of(
+    cases: Vec<Value>,
+    decoder: Decoder,
+    record_type: RecordType,
+    twist: impl FnMut(&Call) -> Option<Response> + Send + 'static,
+) -> Stage {
     let world = World { cases, calls: Vec::new(), twist: Box::new(twist) };
     let world = Arc::new(Mutex::new(world));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -128,14 +145,14 @@ async fn stage(
         page_size: 50,
         overlap: Duration::from_secs(300),
         timeout: Duration::from_secs(120),
+        session: Default::default(),
     };
     let (sender, events) = mpsc::channel(1_000);
     let (stop, stopped) = watch::channel(false);
     let outlet = Outlet::new(sender, stopped);
-    let decoder = super::decode::tests::decoder();
     let resume = Resume::default();
     let mut poll =
-        Poll::new(settings.clone(), decoder, &schema(), resume.cursor, resume.known, outlet)
+        Poll::new(settings.clone(), decoder, record_type, resume.cursor, resume.known, outlet)
             .unwrap();
     poll.backoff = Backoff { base: Duration::from_millis(1), most: Duration::from_millis(5) };
     poll.once = true;
@@ -477,7 +494,7 @@ async fn known_cases_are_not_handed_on_after_a_restart() {
     let mut poll = Poll::new(
         first.settings.clone(),
         first.poll.take().unwrap().into_decoder(),
-        &schema(),
+        RecordType::Case,
         cursor,
         known.collect(),
         Outlet::new(sender, stopped),
@@ -494,11 +511,156 @@ async fn known_cases_are_not_handed_on_after_a_restart() {
     assert_eq!(changes, 0);
 }
 
+/// A schema of 60 fields with long names, whose list fits into no single request line.
+fn wide_schema() -> Arc<Schema> {
+    let fields = (0..60).map(|n| (format!("a_field_with_a_long_name_{n:02}"), FieldType::Integer));
+    let rows = vec![RowField { name: "worth".into(), field_type: FieldType::Integer }];
+    let subform = |name: &str| Subform { name: name.into(), fields: rows.clone() };
+    Arc::new(Schema::new(fields, vec![subform("first_rows"), subform("last_rows")]))
+}
+
+fn wide_case(number: usize, stamp: &str) -> Value {
+    let mut wide = case(number, stamp);
+    for n in 0..60 {
+        wide[format!("a_field_with_a_long_name_{n:02}")] = json!(number * 100 + n);
+    }
+    for name in ["first_rows", "last_rows"] {
+        wide[name] = json!([{"unique_id": "a", "worth": number}, {"unique_id": "b"}]);
+    }
+    wide
+}
+
+async fn wide_stage(
+    cases: Vec<Value>,
+    twist: impl FnMut(&Call) -> Option<Response> + Send + 'static,
+) -> Stage {
+    let zone = Zone::new(&jiff::tz::TimeZone::UTC);
+    let key = Secret::new("a key for tests only");
+    let decoder = super::decode::tests::decoder_of(RecordType::Case, wide_schema(), zone, &key);
+    stage_of(cases, decoder, RecordType::Case, twist).await
+}
+
+/// Checks that every field of every case came, from whichever part.
+fn assert_whole(outcome: &Outcome, count: usize) {
+    let schema = wide_schema();
+    assert_eq!(outcome.keys().len(), count);
+    for change in outcome.batches.iter().flat_map(|batch| &batch.changes) {
+        let case = change.case.as_ref().unwrap();
+        let value = |word: u16| Case::integer(case.word(word)).unwrap();
+        assert!((1..60).all(|word| value(word + 1) == value(1) + i32::from(word)));
+        for subform in 0..2 {
+            let rows: Vec<_> = case.rows(&schema, subform).map(|row| row[4]).collect();
+            assert_eq!(rows, [CaseBuilder::integer(i64::from(value(1) / 100)), 0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn fields_that_fit_into_no_line_are_asked_for_in_parts() {
+    let cases = (0..120).map(|n| wide_case(n, &format!("2026-01-01T00:{:02}:00.000Z", n / 2)));
+    let mut stage = wide_stage(cases.collect(), honest).await;
+    let outcome = stage.run().await;
+    assert!(outcome.result.is_ok() && outcome.troubles.is_empty(), "{}", outcome.trouble());
+    assert_whole(&outcome, 120);
+    let calls: Vec<_> = stage.calls().into_iter().filter(|call| call.number.is_some()).collect();
+    let fields: std::collections::BTreeSet<_> =
+        calls.iter().map(|call| call.query["fields"].clone()).collect();
+    assert_eq!((fields.len(), calls.len() % 2), (2, 0));
+    let asked: Vec<_> = fields.iter().flat_map(|fields| fields.split(',')).collect();
+    assert_eq!(asked.len(), 62, "each field once: {fields:?}");
+    let again = stage.run().await;
+    assert_eq!(again.batches.len(), 0, "what came in parts is known");
+}
+
+#[tokio::test]
+async fn a_case_that_changes_between_two_parts_is_never_half_of_each_version() {
+    let cases: Vec<_> = (0..40).map(|n| wide_case(n, "2026-01-01T00:00:05.000Z")).collect();
+    let mut stage = wide_stage(cases, honest).await;
+    let changed = wide_case(5, "2026-01-01T00:01:00.000Z");
+    let mut later = wide_case(7, "2026-01-01T00:01:00.000Z");
+    later["id"] = changed["id"].clone();
+    // The second part is of another version, with another stamp.
+    let second = (0..40)
+        .map(|n| if n == 5 { later.clone() } else { wide_case(n, "2026-01-01T00:00:05.000Z") });
+    let second: Vec<_> = second.collect();
+    let body = json!({"data": second, "metadata": {"total": 40, "per": 50, "page": 1}}).to_string();
+    stage.world.lock().unwrap().twist = at(1, move || body.clone().into_response());
+    let outcome = stage.run().await;
+    assert!(outcome.result.is_ok() && outcome.troubles.is_empty(), "{}", outcome.trouble());
+    assert_whole(&outcome, 40);
+    let numbers = stage.calls().iter().filter(|call| call.number.is_some()).count();
+    assert_eq!(numbers, 4, "both parts were asked for again");
+}
+
+#[tokio::test]
+async fn too_many_fields_are_a_clear_error() {
+    let fields = (0..200).map(|n| (format!("a_field_with_a_long_name_{n:03}"), FieldType::Integer));
+    let schema = Arc::new(Schema::new(fields, Vec::new()));
+    let settings = stage(Vec::new(), honest).await.settings;
+    let client = super::client::Client::new(&settings).unwrap();
+    let error = super::parts::fields(&client, RecordType::Case, &schema, 500, 10_000).unwrap_err();
+    assert_eq!(error.kind(), Kind::Config);
+    assert!(error.to_string().contains("fewer fields"), "{error}");
+}
+
+#[tokio::test]
+async fn incidents_are_asked_for_where_they_are() {
+    let zone = Zone::new(&jiff::tz::TimeZone::UTC);
+    let key = Secret::new("a key for tests only");
+    let decoder = super::decode::tests::decoder_of(RecordType::Incident, schema(), zone, &key);
+    let mut stage = stage_of(recorded(), decoder, RecordType::Incident, honest).await;
+    let outcome = stage.run().await;
+    assert!(outcome.result.is_ok() && outcome.troubles.is_empty(), "{}", outcome.trouble());
+    assert_eq!(outcome.keys().len(), 317);
+    let calls = stage.calls();
+    assert!(calls.iter().all(|call| call.path != "/api/v2/cases"));
+    assert!(calls.iter().all(|call| call.path != "/api/v2/locations"), "they come with the cases");
+    let forms = calls.iter().find(|call| call.path == "/api/v2/forms").unwrap();
+    assert_eq!(forms.query["record_type"], "incident");
+}
+
+#[tokio::test]
+async fn a_refused_password_is_sent_once_for_both_streams() {
+    let mut stage = stage(recorded(), |_| Some(status(401, &[]))).await;
+    assert_eq!(stage.run().await.error().kind(), Kind::Permission);
+    let client = super::client::Client::new(&stage.settings.clone()).unwrap();
+    let refused = client.get("/api/v2/incidents", "asking").await.err().unwrap();
+    assert!(refused.is_final && refused.error.kind() == Kind::Permission);
+    assert_eq!(stage.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn names_of_agencies_are_labels_where_the_role_may_read_them() {
+    let agencies = json!({"data": [{"unique_id": "alpha", "name": {"en": "Alpha"}}]}).to_string();
+    let may = move |call: &Call| {
+        (call.path == "/api/v2/agencies").then(|| agencies.clone().into_response())
+    };
+    let may_not = |call: &Call| (call.path == "/api/v2/agencies").then(|| status(403, &[]));
+    for (twist, count) in [(Box::new(may) as Twist, 1), (Box::new(may_not) as Twist, 0)] {
+        let mut stage = stage(recorded(), honest).await;
+        stage.world.lock().unwrap().twist = twist;
+        let mut poll = stage.poll.take().unwrap();
+        tokio::time::timeout(WAIT, poll.run()).await.unwrap().unwrap();
+        let mut found = Vec::new();
+        while let Ok(event) = stage.events.try_recv() {
+            match event {
+                Event::Labels { labels, .. } => found.extend(labels),
+                Event::Trouble { error, .. } => panic!("{error}"),
+                _ => {}
+            }
+        }
+        assert_eq!(found.iter().filter(|one| one.field == "owned_by_agency_id").count(), count);
+    }
+}
+
 #[tokio::test]
 async fn a_look_says_what_came_back() {
     let stage = stage(recorded(), honest).await;
     let settings = Settings {
         name: "kampot".into(),
+        published_as: "kampot".into(),
+        record_type: RecordType::Case,
+        incidents: None,
         time_zone: jiff::tz::TimeZone::UTC,
         fiscal_year_start: 1,
         poll_interval: Duration::from_secs(10),
@@ -528,6 +690,9 @@ async fn a_started_source_ends_when_it_is_told_to() {
     };
     let settings = Settings {
         name: "kampot".into(),
+        published_as: "kampot".into(),
+        record_type: RecordType::Case,
+        incidents: None,
         time_zone: jiff::tz::TimeZone::UTC,
         fiscal_year_start: 1,
         poll_interval: Duration::from_secs(3_600),

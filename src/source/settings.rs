@@ -8,8 +8,9 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use url::{Host, Url};
 
+use super::client::Session;
 use crate::error::{Error, Result};
-use crate::model::Secret;
+use crate::model::{RecordType, Secret};
 
 /// Longest name of an instance, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 64;
@@ -63,31 +64,55 @@ pub struct RawSettings {
     pub timeout_seconds: Option<u32>,
     /// Whether a password may travel unencrypted to another machine.
     pub allow_plain_http: Option<bool>,
+    /// Whether the server's incidents are read too: not unless given.
+    pub incidents: Option<bool>,
     /// Files of cases as the API returns them, one JSON object a line, in the order of their
     /// versions.
     pub files: Option<Vec<PathBuf>>,
+    /// Files of incidents, in the same form, beside `files`.
+    pub incident_files: Option<Vec<PathBuf>>,
     /// A file with the reply of `/api/v2/locations`, beside `files`.
     pub locations: Option<PathBuf>,
     /// Threads that decode `files`: as many as there are cores unless given.
     pub threads: Option<usize>,
 }
 
-/// The checked settings of one instance.
+/// The checked settings of one stream of records: the cases of an instance, or its incidents.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name.
+    /// Its name: that of the instance, with `/incidents` behind it for incidents.
     pub name: String,
+    /// The name of the instance, which its records are published under.
+    pub published_as: String,
+    /// What its records are.
+    pub record_type: RecordType,
     /// The time zone in which its days begin.
     pub time_zone: TimeZone,
     /// The month in which its fiscal year begins, 1 to 12.
     pub fiscal_year_start: u8,
     /// Time between two looks for something new.
     pub poll_interval: Duration,
-    /// Where its cases come from.
+    /// Where its records come from.
     pub kind: SourceKind,
+    /// Where the incidents of the instance come from, if they are read.
+    pub(super) incidents: Option<SourceKind>,
 }
 
-/// Where the cases of an instance come from.
+impl Settings {
+    /// The settings of the incidents beside these cases, if they are read: a stream of its own, so that what
+    /// hinders one does not hinder the other.
+    pub fn incidents(&self) -> Option<Self> {
+        Some(Self {
+            name: format!("{}/{}", self.name, RecordType::Incident.plural()),
+            record_type: RecordType::Incident,
+            kind: self.incidents.clone()?,
+            incidents: None,
+            ..self.clone()
+        })
+    }
+}
+
+/// Where the records of a stream come from.
 #[derive(Clone, Debug)]
 pub enum SourceKind {
     /// A server.
@@ -111,12 +136,14 @@ pub struct ServerSettings {
     pub overlap: Duration,
     /// Longest silence before a request is given up.
     pub timeout: Duration,
+    /// What its clients share.
+    pub(super) session: Session,
 }
 
 /// Which files are replayed.
 #[derive(Clone, Debug)]
 pub struct FileSettings {
-    /// Files of cases, in the order of their versions.
+    /// Files of records, in the order of their versions.
     pub paths: Vec<PathBuf>,
     /// A file of locations.
     pub locations: Option<PathBuf>,
@@ -155,8 +182,36 @@ impl RawSettings {
             (None, Some(_)) => SourceKind::File(self.file(directory)?),
             _ => return Err(wrong("url", "either url or files must be given, not both")),
         };
-        let poll_interval = Duration::from_secs(poll.into());
-        Ok(Settings { name: self.name, time_zone, fiscal_year_start, poll_interval, kind })
+        let incidents = self.incident_source(directory, &kind)?;
+        Ok(Settings {
+            published_as: self.name.clone(),
+            name: self.name,
+            record_type: RecordType::Case,
+            time_zone,
+            fiscal_year_start,
+            poll_interval: Duration::from_secs(poll.into()),
+            kind,
+            incidents,
+        })
+    }
+
+    /// Where incidents come from, beside the `cases`.
+    fn incident_source(&self, directory: &Path, cases: &SourceKind) -> Result<Option<SourceKind>> {
+        match cases {
+            SourceKind::Server(server) => {
+                absent("incident_files", self.incident_files.is_some(), "url")?;
+                let wanted = self.incidents.unwrap_or(false);
+                Ok(wanted.then(|| SourceKind::Server(server.clone())))
+            }
+            SourceKind::File(files) => {
+                absent("incidents", self.incidents.is_some(), "files")?;
+                let Some(named) = &self.incident_files else { return Ok(None) };
+                let paths = paths_in("incident_files", named, directory)?;
+                // The places come with the cases.
+                let files = FileSettings { paths, locations: None, threads: files.threads };
+                Ok(Some(SourceKind::File(files)))
+            }
+        }
     }
 
     fn server(&self, directory: &Path) -> Result<ServerSettings> {
@@ -180,7 +235,8 @@ impl RawSettings {
         let timeout = self.timeout_seconds.unwrap_or(TIMEOUT_SECONDS);
         within("timeout_seconds", timeout, TIMEOUT_SECONDS_MAX)?;
         let timeout = Duration::from_secs(timeout.into());
-        Ok(ServerSettings { url, user, password, page_size, overlap, timeout })
+        let session = Session::default();
+        Ok(ServerSettings { url, user, password, page_size, overlap, timeout, session })
     }
 
     fn file(&self, directory: &Path) -> Result<FileSettings> {
@@ -190,10 +246,7 @@ impl RawSettings {
         absent("overlap_minutes", self.overlap_minutes.is_some(), "files")?;
         absent("timeout_seconds", self.timeout_seconds.is_some(), "files")?;
         absent("allow_plain_http", self.allow_plain_http.is_some(), "files")?;
-        let paths: Vec<_> = self.files.iter().flatten().map(|path| directory.join(path)).collect();
-        if paths.is_empty() {
-            return Err(wrong("files", "it must name at least one file"));
-        }
+        let paths = paths_in("files", self.files.as_deref().unwrap_or_default(), directory)?;
         let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = self.threads.unwrap_or_else(|| available().min(THREADS_MAX));
         if !(1..=THREADS_MAX).contains(&threads) {
@@ -202,6 +255,13 @@ impl RawSettings {
         let locations = self.locations.as_deref().map(|path| directory.join(path));
         Ok(FileSettings { paths, locations, threads })
     }
+}
+
+fn paths_in(key: &str, named: &[PathBuf], directory: &Path) -> Result<Vec<PathBuf>> {
+    if named.is_empty() {
+        return Err(wrong(key, "it must name at least one file"));
+    }
+    Ok(named.iter().map(|path| directory.join(path)).collect())
 }
 
 fn wrong(key: &str, why: &str) -> Error {
@@ -293,6 +353,12 @@ mod tests {
             ("name = 'all'\ntime_zone = 'UTC'\nfiles = ['a']".into(), "name"),
             ("name = 'a'\ntime_zone = 'Mars'\nfiles = ['a']".into(), "time_zone"),
             ("name = 'a'\ntime_zone = 'UTC'\nfiles = []".into(), "files"),
+            (format!("{SERVER}{url}\nincident_files = ['a']"), "incident_files"),
+            ("name = 'a'\ntime_zone = 'UTC'\nfiles = ['a']\nincidents = true".into(), "incidents"),
+            (
+                "name = 'a'\ntime_zone = 'UTC'\nfiles = ['a']\nincident_files = []".into(),
+                "incident_files",
+            ),
             (format!("{SERVER}{url}\nfiscal_year_starts = 0"), "fiscal_year_starts"),
             (format!("{SERVER}{url}\nfiscal_year_starts = 13"), "1 to 12"),
         ] {
@@ -300,6 +366,26 @@ mod tests {
             assert!(error.contains(key) && error.contains("instance"), "{error}");
             assert!(!error.contains("hush"), "{error}");
         }
+    }
+
+    #[test]
+    fn incidents_are_a_stream_of_their_own_and_only_by_choice() {
+        let url = "url = 'https://p.example.org'";
+        assert!(check(&format!("{SERVER}{url}")).unwrap().incidents().is_none());
+        let cases = check(&format!("{SERVER}{url}\nincidents = true")).unwrap();
+        let incidents = cases.incidents().unwrap();
+        assert_eq!((cases.name.as_str(), cases.record_type), ("kampot", RecordType::Case));
+        assert_eq!(incidents.name, "kampot/incidents");
+        assert_eq!(incidents.published_as, "kampot");
+        assert_eq!(incidents.record_type, RecordType::Incident);
+        assert!(incidents.incidents().is_none());
+
+        let files = "name = 'a'\ntime_zone = 'UTC'\nfiles = ['a']\nlocations = 'l'\n";
+        assert!(check(files).unwrap().incidents().is_none());
+        let cases = check(&format!("{files}incident_files = ['b', 'c']")).unwrap();
+        let SourceKind::File(files) = cases.incidents().unwrap().kind else { panic!() };
+        assert!(files.paths.len() == 2 && files.paths[0].ends_with("b"));
+        assert!(files.locations.is_none(), "places are read once");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::moment::{Moment, Zone};
+use super::pseudonym::Workers;
 use crate::model::{CaseBuilder, Code, Domain, FieldType, Interner};
 
 /// Most terms that a decoder remembers for itself, per domain; beyond it asks the shared dictionary
@@ -43,7 +44,7 @@ impl Terms {
         Ok(code.0)
     }
 
-    /// The code of an option id or agency id.
+    /// The code of an option id.
     pub(super) fn option(&mut self, id: &str) -> Word {
         self.code(Domain::Option, id)
     }
@@ -54,6 +55,17 @@ impl Terms {
             return self.code(Domain::Location, &code.to_uppercase());
         }
         self.code(Domain::Location, code)
+    }
+
+    /// The code of an agency's unique id. State that was written while agencies were option codes
+    /// reads wrongly; no shipped pack read one then.
+    fn agency(&mut self, id: &str) -> Word {
+        self.code(Domain::Agency, id)
+    }
+
+    /// The code of a worker's pseudonym. The memory of terms holds that pseudonym, never the name.
+    fn worker(&mut self, workers: &Workers, user_name: &str) -> Word {
+        self.code(Domain::Worker, &workers.pseudonym(user_name))
     }
 
     /// The dictionary behind.
@@ -68,6 +80,7 @@ pub(super) struct ValueSeed<'a> {
     pub(super) field_type: FieldType,
     pub(super) terms: &'a mut Terms,
     pub(super) zone: &'a Zone,
+    pub(super) workers: &'a Workers,
 }
 
 impl ValueSeed<'_> {
@@ -76,7 +89,9 @@ impl ValueSeed<'_> {
             return Ok(0);
         }
         match self.field_type {
-            FieldType::Option | FieldType::Options | FieldType::Agency => self.terms.option(text),
+            FieldType::Option | FieldType::Options => self.terms.option(text),
+            FieldType::Agency => self.terms.agency(text),
+            FieldType::Worker => self.terms.worker(self.workers, text),
             FieldType::Location => self.terms.location(text),
             FieldType::Boolean => match text {
                 "true" => Ok(CaseBuilder::boolean(true)),
@@ -84,7 +99,6 @@ impl ValueSeed<'_> {
                 _ => Err(Misfit),
             },
             FieldType::Integer => Err(Misfit),
-            FieldType::Worker => Err(Misfit),
             FieldType::Date | FieldType::Dates | FieldType::Datetime => {
                 let day = Moment::parse(text).and_then(|moment| self.zone.day(moment));
                 day.map(|day| day.0).ok_or(Misfit)

@@ -168,7 +168,8 @@ impl Program {
         self.instances.retain(|(other, _)| other != name);
     }
 
-    fn put_instance(&mut self, name: &str, section: String) {
+    /// Adds an instance with these lines of configuration, or replaces it.
+    pub(crate) fn put_instance(&mut self, name: &str, section: String) {
         let mut section = format!("name = {name:?}\npoll_seconds = 1\n{section}");
         if !section.contains("time_zone =") {
             section.push_str("time_zone = \"Asia/Phnom_Penh\"\n");

@@ -9,13 +9,17 @@ use super::{Dice, Generator};
 /// How far back the first registrations lie, in days.
 const HISTORY_DAYS: i64 = 1_095;
 /// No generated instant of today is later than this after midnight UTC: the working day begins.
-const MORNING_MS: i64 = 1_800_000;
+pub(super) const MORNING_MS: i64 = 1_800_000;
+/// Bit of the second streams of cases, above every index.
+const MORE_STREAMS: u64 = 1 << 61;
 
 /// A case being made.
 pub(super) struct Draft<'g> {
     pub(super) generator: &'g Generator,
     pub(super) index: u64,
     pub(super) dice: Dice,
+    /// A second stream, for fields that came later: what the first one decides stays as it was.
+    pub(super) more: Dice,
     pub(super) today: i64,
     /// The day of registration.
     pub(super) registered: i64,
@@ -25,7 +29,7 @@ pub(super) struct Draft<'g> {
     pub(super) worker: u64,
     /// The newest instant in the case so far, in milliseconds.
     latest_ms: i64,
-    object: Object,
+    pub(super) object: Object,
 }
 
 /// What became of a case.
@@ -49,6 +53,7 @@ impl Generator {
             generator: self,
             index,
             dice,
+            more: self.dice.stream(index | MORE_STREAMS),
             today,
             registered,
             district,
@@ -108,6 +113,8 @@ impl Draft<'_> {
         self.put_course(&course, plan, services);
         self.put_attachments();
         self.put_stamps(&course);
+        self.put_reunification();
+        self.put_due();
     }
 
     fn put_names(&mut self, female: bool) {
@@ -217,10 +224,11 @@ impl Draft<'_> {
         let module = if self.dice.per_mille(10) { "primeromodule-gbv" } else { "primeromodule-cp" };
         self.put("module_id", module);
         self.put("case_type", "person");
-        for name in ["has_photo", "has_incidents", "not_edited_by_owner", "referred_users_present"]
-        {
-            self.put(name, false);
-        }
+        self.put("has_photo", false);
+        let incidents = self.generator.incident_count(self.index);
+        self.put("has_incidents", incidents > 0);
+        self.put("not_edited_by_owner", false);
+        self.put("referred_users_present", false);
         for name in [
             "referred_users",
             "transferred_to_users",

@@ -2,6 +2,7 @@
 
 mod case;
 mod dice;
+mod incident;
 mod json;
 mod rows;
 
@@ -81,6 +82,21 @@ pub fn write_ndjson(
             .map_err(|cause| Error::bug("writing a case as JSON").caused_by(cause))?;
         line.push(b'\n');
         writer.write_all(&line).map_err(failed)?;
+    }
+    writer.flush().map_err(failed)
+}
+
+/// Writes the incidents of the same cases, one a line, as `GET /incidents` returns them.
+///
+/// # Errors
+/// [`Kind::Unavailable`] when the writer fails.
+pub fn write_incidents(settings: &Settings, mut writer: impl Write) -> Result<()> {
+    let generator = Generator::new(settings);
+    let failed = |cause| Error::new(Kind::Unavailable, "writing incidents").caused_by(cause);
+    for index in 0..settings.case_count {
+        for incident in generator.incidents(index) {
+            writeln!(writer, "{incident}").map_err(failed)?;
+        }
     }
     writer.flush().map_err(failed)
 }

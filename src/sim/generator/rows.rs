@@ -157,6 +157,10 @@ impl Draft<'_> {
             ("service_response_type", stage.into()),
             ("service_response_day_time", calendar::instant_text(response).into()),
         ];
+        if self.more.per_mille(300) {
+            let day = response.div_euclid(calendar::DAY_MS) + self.more.between(2, 40);
+            row.push(("service_appointment_date", calendar::date_text(day).into()));
+        }
         if self.dice.per_mille(400) {
             row.push(("service_status_referred", true.into()));
             let user = self.generator.staff(self.worker ^ 1);
@@ -247,6 +251,67 @@ impl Draft<'_> {
         self.put_rows(form, rows);
     }
 
+    /// Where the case came from, and the reunification of a child that was separated.
+    pub(super) fn put_reunification(&mut self) {
+        if self.more.per_mille(700) {
+            let source = self.more.early(words::SOURCES);
+            self.put("source_identification_referral", source);
+        }
+        let is_separated = self.object.iter().any(|(name, _)| *name == "protection_status");
+        if !(is_separated && self.more.per_mille(350)) {
+            return;
+        }
+        let form = "reunification_details_section";
+        let day = (self.registered + self.more.between(10, 300)).min(self.today);
+        let name = self.secret(&format!("{form}.0.name_reunification"), "her aunt Sok".to_owned());
+        let row: Object = vec![
+            ("unique_id", self.more.uuid().into()),
+            ("date_reunification", calendar::date_text(day).into()),
+            ("name_reunification", name),
+        ];
+        self.put(form, Json::List(vec![Json::Object(row)]));
+    }
+
+    /// The tasks that are due and not done, as the server gathers them.
+    pub(super) fn put_due(&mut self) {
+        if self.more.per_mille(300) {
+            let due = self.registered + self.more.between(14, 40);
+            self.put("case_plan_due_date", calendar::date_text(due));
+        }
+        for (due, done, to) in [
+            ("assessment_due_date", "assessment_requested_on", "assessment_due_dates"),
+            ("case_plan_due_date", "date_case_plan", "case_plan_due_dates"),
+        ] {
+            if let Some(date) = open_of(&self.object, due, done) {
+                self.put(to, Json::List(vec![date]));
+            }
+        }
+        for (form, due, done, to) in [
+            (
+                "followup_subform_section",
+                "followup_needed_by_date",
+                "followup_date",
+                "followup_due_dates",
+            ),
+            (
+                "services_section",
+                "service_appointment_date",
+                "service_implemented_day_time",
+                "service_due_dates",
+            ),
+        ] {
+            let Some(Json::List(rows)) = value_of(&self.object, form) else { continue };
+            let open = |row: &Json| match row {
+                Json::Object(row) => open_of(row, due, done),
+                _ => None,
+            };
+            let dates: Vec<_> = rows.iter().filter_map(open).collect();
+            if !dates.is_empty() {
+                self.put(to, Json::List(dates));
+            }
+        }
+    }
+
     /// Relatives and wishes.
     pub(super) fn put_family(&mut self) {
         let form = "family_details_section";
@@ -300,6 +365,15 @@ impl Draft<'_> {
         }
         self.put(form, Json::List(rows));
     }
+}
+
+pub(super) fn value_of<'o>(object: &'o Object, name: &str) -> Option<&'o Json> {
+    object.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// The day that a task is due, unless it is done.
+fn open_of(object: &Object, due: &str, done: &str) -> Option<Json> {
+    value_of(object, done).is_none().then(|| value_of(object, due).cloned()).flatten()
 }
 
 fn done_word(done: bool) -> &'static str {
