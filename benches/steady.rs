@@ -159,7 +159,7 @@ impl Editor {
     fn arrival(&mut self, size: usize) -> Arrival {
         let cursor = Cursor { first_load_done: true, ..Cursor::default() };
         let changes: Vec<_> = (0..size).map(|_| self.edit()).collect();
-        Arrival { instance: Code(1), cursor, deferred: false, changes }
+        Arrival { instance: Code(1), cursor, deferred: false, is_backfill: false, changes }
     }
 
     fn edit(&mut self) -> RecordChange {

@@ -38,7 +38,8 @@ fn line_of(program: &Program, file: &str, word: &str) -> usize {
 #[test]
 fn help_names_every_command_and_exit_code() {
     let help = bare(&["--help"]);
-    let commands = ["demo", "run", "check", "config", "verify", "freeze", "sim"];
+    let commands =
+        ["demo", "run", "check", "config", "verify", "plan", "explain", "test", "freeze", "sim"];
     expect(
         &help,
         0,
@@ -128,6 +129,18 @@ fn a_wrong_configuration_is_named_by_file_line_and_key() {
     odd("page_size = 0", &["kampot", "page_size"]);
     odd("fiscal_year_starts = 13", &["kampot", "fiscal_year_starts", "1 to 12"]);
     odd("pasword_file = \"x\"", &["nearest is \"password_file\""]);
+    odd(
+        "mappings.sez = { f = \"female\" }",
+        &["instances.kampot.mappings.sez", "nearest is \"sex\""],
+    );
+    odd("mappings.sex = { f = \"femal\" }", &["mappings.sex", "nearest is \"female\""]);
+    odd("mappings.sex = { f = 7 }", &["mappings.sex", "own_id = \"pack_id\""]);
+    odd("mappings.registration_date = { a = \"b\" }", &["only option ids"]);
+    odd(
+        "mappings.service_section.service_type = { a = \"b\" }",
+        &["service_section.service_type", "nearest is \"services_section\""],
+    );
+    odd("concepts.residental = [\"a\"]", &["concepts.residental", "nearest is \"residential\""]);
 }
 
 #[test]

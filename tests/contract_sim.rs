@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use serde_json::{Value, json};
-use tonle::sim::{self, EditKind, Fault, Settings, Sim};
+use tonle::sim::{self, EditKind, Fault, ReportAccess, Settings, Sim};
 
 /// No reply of the simulated server takes longer than this, faults included.
 const REPLY_MAX: Duration = Duration::from_secs(20);
@@ -294,6 +294,38 @@ fn errors_are_the_recorded_ones_word_for_word() {
     let unknown = world.get("/api/v2/nonsense");
     assert_eq!((unknown.status, unknown.text.as_str()), (404, ""));
     assert!(unknown.header("content-type").unwrap().starts_with("text/html"));
+}
+
+#[test]
+fn managed_reports_are_the_recorded_ones_word_for_word() {
+    let world = World::recorded();
+    for name in [
+        "concerns-one",
+        "followups",
+        "followups-by-month",
+        "followups-range",
+        "protection-concerns",
+        "reporting-locations",
+        "services",
+        "services-one-type-500",
+        "services-range",
+        "workflow",
+        "workflow-by-month",
+        "workflow-by-quarter",
+        "workflow-closed",
+        "workflow-group-scope",
+        "workflow-one-state",
+        "workflow-range",
+        "workflow-scalar-range-grouped-500",
+        "workflow-scalar-range-ignored",
+    ] {
+        let (recorded, reply) = replay(&world, &format!("managed-report-{name}"));
+        assert_eq!(reply.body(), recorded.body, "{name}");
+    }
+    let status = |target: &str| world.get(&format!("/api/v2/managed_reports/{target}")).status;
+    assert_eq!(status("no_such_report"), 422);
+    world.sim.set_report_access(ReportAccess::Forbidden);
+    assert_eq!(status("followups_report"), 403);
 }
 
 #[test]

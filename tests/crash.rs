@@ -1,6 +1,7 @@
 //! The real program ended at any moment, and started again over whatever is left: no record is lost, doubled or
 //! withdrawn.
 
+mod changes;
 mod copies;
 mod packs;
 mod restart;

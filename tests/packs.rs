@@ -266,7 +266,7 @@ fn what_does_not_fit_is_told_what_is_expected() {
             "\"sex\", \"age_now\", \"district\", \"status\", ",
             "\"protection_concern\", \"status\", ",
             "\"protection_concern\", \"status\", ",
-            ["extracts.cases", "a set of options"],
+            ["extracts.cases", "a set, a caseload"],
         ),
         ("key = \"case_key\"", "key = \"Case Key\"", "Case Key", ["extracts.cases", "a-z"]),
     ] {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tonle::error::Kind;
 use tonle::indicator::{
-    Catalog, CellText, Column, ColumnType, Extract, IndicatorText, Labels, Naming, OptionText,
-    Value,
+    Catalog, CellText, Column, ColumnType, Extract, Fingerprint, IndicatorText, Labels, Naming,
+    OptionText, Value,
 };
 use tonle::model::{
     Cell, CellChange, Changes, Code, Day, Dictionary, Domain, Epoch, ExtractChange, Figure,
@@ -49,7 +49,12 @@ fn column(name: &str, column_type: ColumnType) -> Column {
 fn catalog() -> Catalog {
     Catalog {
         pack: "test 1".into(),
-        fingerprint: u64::MAX - 7,
+        fingerprint: Fingerprint {
+            packs: u64::MAX - 7,
+            instances: u64::MAX,
+            places: 3,
+            agencies: 1,
+        },
         dimensions: vec![column("sex", ColumnType::Text), column("age_group", ColumnType::Text)],
         extracts: vec![Extract {
             table: "cases".into(),
@@ -405,7 +410,7 @@ async fn a_new_catalog_changes_columns_and_rows_together() {
     let mut world = World::new().await;
     world.write(1, &first()).await.unwrap();
     let mut wider = catalog();
-    wider.fingerprint = 8;
+    wider.fingerprint.packs = 8;
     wider.dimensions[1].name = "a \"quoted\"; DROP TABLE epochs; --".into();
     wider.dimensions.push(column("district", ColumnType::Text));
     wider.extracts[0].columns[1].name = "age in years".into();

@@ -22,7 +22,12 @@ use world::{Step, World, case, copy, files, key, schema, settings, small_world, 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let changes = prop::collection::vec((0u8..12, prop::option::weighted(0.8, 0u16..500)), 0..6);
     let flags = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), any::<bool>());
-    let around = (prop::bool::weighted(0.1), prop::bool::weighted(0.15), prop::bool::weighted(0.1));
+    let around = (
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.15),
+        prop::bool::weighted(0.1),
+        any::<bool>(),
+    );
     let today = prop::option::weighted(0.3, 40_000u32..50_000);
     let step = (0u8..3, changes, today, flags, around).prop_map(
         |(instance, changes, today, (deferred, release, places, term), around)| Step {
@@ -36,6 +41,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             gap: around.0,
             snapshot: around.1,
             restart: around.2,
+            backfill: around.3,
         },
     );
     prop::collection::vec(step, 1..25)
@@ -449,7 +455,7 @@ fn a_million_cases() {
         let change = |(key, case): &(_, Case)| RecordChange { key: *key, case: Some(case.clone()) };
         let changes = chunk.iter().map(change).collect();
         let (cursor, deferred) = (Cursor::default(), false);
-        let arrivals = vec![Arrival { instance, cursor, deferred, changes }];
+        let arrivals = vec![Arrival { instance, cursor, deferred, is_backfill: false, changes }];
         let epoch = Epoch(n as u64 + 1);
         let input = EpochInput { epoch, arrivals, ..EpochInput::default() };
         let logged = state.append(&input, &dictionary).unwrap().wait().unwrap();

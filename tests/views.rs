@@ -2,8 +2,8 @@
 
 use tonle::error::{Error, Kind};
 use tonle::indicator::{
-    Catalog, CellText, Column, ColumnType, DimensionText, Extract, Framework, IndicatorText,
-    Labels, Naming, OptionText, Value,
+    Catalog, CellText, Column, ColumnType, DimensionText, Extract, Fingerprint, Framework,
+    IndicatorText, Labels, Naming, OptionText, Value,
 };
 use tonle::model::{
     Cell, CellChange, Changes, Code, Day, Dictionary, Domain, Epoch, Figure, Instant, Location,
@@ -105,7 +105,7 @@ fn catalog() -> Catalog {
     let tables: [&[&str]; 2] = [&[], &["district", "sex"]];
     Catalog {
         pack: "test 1".into(),
-        fingerprint: 1,
+        fingerprint: Fingerprint { packs: 1, ..Fingerprint::default() },
         dimensions: vec![column("district"), column("sex")],
         dimension_texts: vec![text("district", true), text("sex", false)],
         extracts: vec![Extract {
@@ -281,7 +281,7 @@ async fn a_new_indicator_comes_at_the_right_end_and_breaks_nobody() {
     );
     let untouched = world.query("SELECT xmin FROM pg_class WHERE relname = 'v_district_sex'");
     let mut wider = catalog();
-    wider.fingerprint = 2;
+    wider.fingerprint.packs = 2;
     wider.indicators.insert(0, indicator("4.8", &[&[], &["district"]]));
     world.change(&wider, &Plan).await.unwrap();
     let head = "instance period_type period_start";
@@ -299,7 +299,7 @@ async fn a_new_indicator_comes_at_the_right_end_and_breaks_nobody() {
     let before = world.query(made);
     world.change(&wider, &Plan).await.unwrap();
     assert_eq!(world.query(made), before);
-    wider.fingerprint = 3;
+    wider.fingerprint.packs = 3;
     wider.indicators[0].tables.pop();
     world.change(&wider, &Plan).await.unwrap();
     assert_eq!(world.columns("v_district"), "");
@@ -312,7 +312,7 @@ async fn a_view_of_somebody_else_is_named_before_anything_changes() {
     let mut world = World::new().await;
     world.query("CREATE SCHEMA mine; CREATE VIEW mine.shares AS SELECT cm_06_n FROM v_total");
     let mut fewer = catalog();
-    fewer.fingerprint = 2;
+    fewer.fingerprint.packs = 2;
     fewer.indicators.pop();
     let error = world.change(&fewer, &Plan).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Config);
@@ -324,7 +324,7 @@ async fn a_view_of_somebody_else_is_named_before_anything_changes() {
     assert_eq!(world.columns("v_total"), "instance period_type period_start cm_01");
     // And a name that is taken is left to whoever took it.
     world.query("CREATE TABLE v_sex (mine int)");
-    fewer.fingerprint = 3;
+    fewer.fingerprint.packs = 3;
     fewer.indicators.push(indicator("CM-02", &[&["sex"]]));
     let error = world.change(&fewer, &Plan).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Config);
@@ -337,7 +337,7 @@ async fn a_dimension_that_leaves_takes_its_views_and_leaves_the_others() {
     let mut world = World::new().await;
     world.query("CREATE SCHEMA mine; CREATE VIEW mine.totals AS SELECT * FROM v_total");
     let mut narrow = catalog();
-    narrow.fingerprint = 2;
+    narrow.fingerprint.packs = 2;
     narrow.dimensions.pop();
     narrow.dimension_texts.pop();
     for indicator in &mut narrow.indicators {

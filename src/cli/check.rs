@@ -8,15 +8,8 @@ use crate::model::{Interner, LocationTree, Schema};
 use crate::pipeline::compile;
 use crate::{sink, source};
 
-/// Checks configuration, packs, each Primero and Postgres; nothing is written.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-pub(super) fn run(args: &Args) -> Result<()> {
-    let config = args.config.read(None)?;
+pub(super) fn run(args: &ConfigArgs) -> Result<()> {
+    let config = args.read(None)?;
     super::runtime()?.block_on(check(&config))
 }
 

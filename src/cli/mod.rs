@@ -3,9 +3,13 @@
 mod check;
 mod config;
 mod demo;
+mod explain;
 mod freeze;
+mod reconcile;
+mod plan;
 mod run;
 mod sim;
+mod test;
 mod verify;
 
 use std::io::Write;
@@ -36,13 +40,23 @@ enum Command {
     /// Read what changed and keep the tables true to it, continuously or once.
     Run(run::Args),
     /// Check configuration, packs, each Primero and Postgres; say what would be read and written.
-    Check(check::Args),
+    Check(ConfigArgs),
     /// Show the configuration that holds and where it came from, or the JSON Schema of a pack.
     Config(config::Args),
     /// Compute everything anew from the state with a plain batch function and compare every table.
-    Verify(verify::Args),
+    ///
+    /// Ends with 0 when they are equal, with 65 when they differ.
+    Verify(ConfigArgs),
+    /// Say what a changed configuration would do to the tables, as numbers; nothing is written.
+    Plan(plan::Args),
+    /// Explain one cell: what it means, who is in it, why the others are not, and how it changed.
+    Explain(explain::Args),
+    /// Run files of examples, records in and cells out, against the packs.
+    Test(test::Args),
     /// Store the published figures of a period once, and list what is stored.
     Freeze(freeze::Args),
+    /// Compare our figures with those of Primero's own reports, cell by cell; nothing is written.
+    Reconcile(reconcile::Args),
     /// Serve invented cases as a Primero would, or write them to files.
     Sim(sim::Args),
 }
@@ -82,7 +96,11 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Freeze(args) => freeze::run(&args),
+        Command::Reconcile(args) => reconcile::run(&args),
         Command::Sim(args) => sim::run(args),
     }
 }

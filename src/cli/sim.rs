@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// The newest day the cases know of; the computer's date (UTC) by default.
     #[arg(long, value_name = "YYYY-MM-DD")]
     today: Option<jiff::civil::Date>,
+    /// The version the server says it is; managed reports count disabled cases up to 2.14.0.
+    #[arg(long, value_name = "VERSION", default_value = sim::PRIMERO_VERSION)]
+    primero_version: String,
     /// Invent clean cases only: nothing missing, wrong or odd.
     #[arg(long)]
     no_dirt: bool,
@@ -106,6 +109,7 @@ fn settings(args: &Args) -> Result<Settings> {
         user: args.user.clone(),
         password,
         edits_per_second: args.edits_per_second,
+        primero_version: args.primero_version.clone(),
         from: args.from.clone(),
         ..defaults
     })

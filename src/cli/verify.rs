@@ -6,15 +6,8 @@ use super::{ConfigArgs, say};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::verify;
 
-/// Compares the tables with the state. Ends with 0 when they are equal, with 65 when they differ.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-pub(super) fn run(args: &Args) -> Result<()> {
-    let config = args.config.read(None)?;
+pub(super) fn run(args: &ConfigArgs) -> Result<()> {
+    let config = args.read(None)?;
     let verified = super::runtime()?.block_on(verify(&config))?;
     let counts = BTreeMap::from([
         ("equal", verified.comparison.equal),

@@ -1,8 +1,9 @@
 //! The configuration: one TOML file and a few flags, read loosely once, checked, and from then on known to be sound.
 
+mod meaning;
 mod show;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use crate::report;
 use crate::sink;
 use crate::source;
 use crate::state;
+
+use meaning::Meaning;
 
 /// Longest configuration file, in bytes.
 const CONFIG_BYTES_MAX: usize = 1024 * 1024;
@@ -49,6 +52,8 @@ pub struct Config {
     /// What is read of the Primero instances, in the order of the file: the cases of each, and behind them its
     /// incidents where they are wanted.
     pub instances: Vec<source::Settings>,
+    /// What the option ids of each instance mean, by its name.
+    meanings: BTreeMap<String, Meaning>,
     /// The key of all pseudonyms.
     pub pseudonym_key: Secret,
     /// Where the tables are.
@@ -115,10 +120,16 @@ impl Config {
 
     /// What the packs do not say of each instance, in order.
     pub fn instance_definitions(&self) -> Vec<InstanceDefinition> {
-        let definition = |instance: &source::Settings| InstanceDefinition {
-            published_as: instance.published_as.clone(),
-            fiscal_year_start: instance.fiscal_year_start,
-            ..InstanceDefinition::plain(&instance.name)
+        let definition = |instance: &source::Settings| {
+            let mut definition = InstanceDefinition {
+                published_as: instance.published_as.clone(),
+                fiscal_year_start: instance.fiscal_year_start,
+                ..InstanceDefinition::plain(&instance.name)
+            };
+            if let Some(meaning) = self.meanings.get(&definition.published_as) {
+                meaning.put(&mut definition);
+            }
+            definition
         };
         self.instances.iter().map(definition).collect()
     }
@@ -163,7 +174,9 @@ impl<'a> Checker<'a> {
         let key_file = self.directory.join(raw.pseudonym_key_file.get_ref());
         let (log_format, log_level) = self.log(raw.log)?;
         let definition = self.packs(&raw.packs)?;
+        let (instances, meanings) = self.instances(raw.instances, &definition)?;
         Ok(Config {
+            definition,
             pseudonym_key: Secret::from_file(&key_file).map_err(|error| {
                 self.at(&raw.pseudonym_key_file, "pseudonym_key_file", error).advise(
                     "make one with: head -c 32 /dev/urandom | base64 > FILE; keep it for ever",
@@ -178,8 +191,8 @@ impl<'a> Checker<'a> {
                 let wrong = Error::config("no such zone is known; write it as Asia/Phnom_Penh");
                 self.at(&raw.time_zone, "time_zone", wrong)
             })?,
-            instances: self.instances(raw.instances, &definition)?,
-            definition,
+            instances,
+            meanings,
             workers,
             log_format,
             log_level,
@@ -254,22 +267,27 @@ impl<'a> Checker<'a> {
         &self,
         raw: Vec<Spanned<source::RawSettings>>,
         definition: &Definition,
-    ) -> Result<Vec<source::Settings>> {
+    ) -> Result<(Vec<source::Settings>, BTreeMap<String, Meaning>)> {
         if raw.is_empty() || raw.len() > INSTANCES_MAX {
             let wrong = format!("{}: instances: expected 1 to {INSTANCES_MAX}", self.doing);
             return Err(Error::config(wrong));
         }
         let mut names = BTreeSet::new();
-        let mut instances = Vec::new();
+        let (mut instances, mut meanings) = (Vec::new(), BTreeMap::new());
         for spanned in raw {
             let line = line_of(self.text, spanned.span().start);
             let place = format!("{} line {line}", self.doing);
-            let settings = spanned.into_inner().check(self.directory);
+            let mut raw = spanned.into_inner();
+            let mappings = std::mem::take(&mut raw.mappings);
+            let concepts = std::mem::take(&mut raw.concepts);
+            let settings = raw.check(self.directory);
             let settings = settings.map_err(|error| error.while_doing(&place))?;
             if !names.insert(settings.name.clone()) {
                 let wrong = format!("{place}: two instances are called {:?}", settings.name);
                 return Err(Error::config(wrong));
             }
+            let meaning = self.meaning(&settings.name, &mappings, &concepts, definition)?;
+            meanings.insert(settings.name.clone(), meaning);
             let incidents = settings.incidents();
             instances.push(settings);
             if let Some(incidents) = incidents {
@@ -281,7 +299,7 @@ impl<'a> Checker<'a> {
             let what = "instances: with their incidents they are more than";
             return Err(Error::config(format!("{}: {what} {INSTANCES_MAX}", self.doing)));
         }
-        Ok(instances)
+        Ok((instances, meanings))
     }
 }
 

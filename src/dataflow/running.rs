@@ -21,6 +21,9 @@ use crate::model::{FineCell, Measure, Period};
 /// Changes of one cell by period; zero changes are not kept.
 type Steps = SmallVec<[(Period, Measure); 4]>;
 
+/// What came of one epoch that is not complete yet, and the right to answer it.
+type Stash = (Capability<Time>, Vec<(FineCell, Measure)>);
+
 /// A cell with its total: -1 where it was, +1 where it is.
 pub(super) type Total = ((FineCell, Measure), Time, i32);
 
@@ -36,8 +39,7 @@ pub(super) fn running_totals<'scope>(
             |_, _| {
                 let mut lines: HashMap<FineCell, Steps, foldhash::fast::FixedState> =
                     HashMap::default();
-                let mut waiting: BTreeMap<Time, (Capability<Time>, Vec<(FineCell, Measure)>)> =
-                    BTreeMap::new();
+                let mut waiting: BTreeMap<Time, Stash> = BTreeMap::new();
                 move |(input, frontier), output| {
                     input.for_each(|capability, updates| {
                         for (cell, time, measure) in updates.drain(..) {

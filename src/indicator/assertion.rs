@@ -2,6 +2,7 @@
 //!
 //! An id that means something else on a server would be counted under the wrong concept, and nothing would look wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::indicator::{Definition, InstanceDefinition, Labels};
@@ -46,8 +47,13 @@ impl Definition {
             for (id, (language, expected)) in
                 here.flat_map(|(id, labels)| labels.iter().map(move |label| (id, label)))
             {
+                let is_mapped = |ids: &BTreeMap<String, String>| ids.values().any(|to| to == id);
                 let found = label_of(&field, id).and_then(|labels| labels.get(language));
                 if found.is_some_and(|found| found.trim() == expected.trim()) {
+                    continue;
+                }
+                // An id that stands for one of the instance's own need not exist there.
+                if found.is_none() && instance.mappings.get(&field).is_some_and(is_mapped) {
                     continue;
                 }
                 findings.push(LabelFinding {
@@ -98,6 +104,10 @@ mod tests {
     "#;
 
     fn findings(instance: &str, labels: &[(&str, &str, &str)]) -> Vec<String> {
+        findings_of(&InstanceDefinition::plain(instance), labels)
+    }
+
+    fn findings_of(instance: &InstanceDefinition, labels: &[(&str, &str, &str)]) -> Vec<String> {
         let text = PackText { name: "x.toml".into(), text: PACK.into() };
         let definition = Definition::read(vec![text]).unwrap();
         let known: Vec<(&str, Labels)> = labels
@@ -108,7 +118,7 @@ mod tests {
             assert_eq!(field, "care");
             known.iter().find(|(known, _)| *known == id).map(|(_, labels)| labels)
         };
-        let found = definition.label_findings(&InstanceDefinition::plain(instance), label_of);
+        let found = definition.label_findings(instance, label_of);
         found.iter().map(|one| format!("{} {} {:?}", one.id, one.language, one.found)).collect()
     }
 
@@ -128,5 +138,15 @@ mod tests {
     fn only_ids_that_are_meant_here_are_looked_at() {
         assert_eq!(findings("takeo", &[("home_7", "en", "Residential care")]), [""; 0]);
         assert_eq!(findings("takeo", &[]), ["home_7 en None"]);
+    }
+
+    #[test]
+    fn an_id_that_stands_for_an_own_one_need_not_exist() {
+        let mut instance = InstanceDefinition::plain("kampot");
+        let ids = [("children_home".to_owned(), "home".to_owned())].into();
+        instance.mappings.insert("care".to_owned(), ids);
+        assert_eq!(findings_of(&instance, &[]), [""; 0]);
+        let wrong = ("home", "en", "Home of the child");
+        assert_eq!(findings_of(&instance, &[wrong]), ["home en Some(\"Home of the child\")"]);
     }
 }

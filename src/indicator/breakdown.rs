@@ -1,5 +1,7 @@
 //! The part of resolving that concerns dimensions.
 
+use std::collections::BTreeSet;
+
 use toml::Spanned;
 
 use crate::error::Result;
@@ -9,12 +11,16 @@ use crate::indicator::raw::RawDimension;
 use crate::indicator::resolve::{ANY_TYPE, CASELOAD, LIST_MAX, Resolver};
 use crate::model::{FieldType, LEVEL_MAX};
 
+/// What is published where no value of a dimension is.
+const RESERVED_VALUES: [&str; 3] = ["all", "not_recorded", "unmapped"];
+
 impl Resolver<'_> {
     pub(super) fn dimensions(&mut self) -> Result<()> {
         for (name, At { value, place }) in &self.raw.dimensions {
             let key = format!("dimensions.{name}");
             self.check_name(place, &key, name)?;
             let (from, kind) = self.origin(&key, place, value)?;
+            self.check_values(&key, place, &kind)?;
             let (title, labels) = (value.title.clone(), value.labels.clone());
             let dimension = DimensionDefinition { title, from, kind, labels };
             self.definition.dimensions.insert(name.clone(), dimension);
@@ -39,6 +45,29 @@ impl Resolver<'_> {
         let path = self.path(&place.part(&raw.from), key, name, ANY_TYPE)?;
         let kind = self.kind(key, place, raw, &path)?;
         Ok((Origin::Field(path), kind))
+    }
+
+    /// Each value names rows of its own: none twice, and none that means something else.
+    fn check_values(&self, key: &str, place: &Place, kind: &DimensionKind) -> Result<()> {
+        let names: Vec<&String> = match kind {
+            DimensionKind::Option(values)
+            | DimensionKind::Options(values)
+            | DimensionKind::Concepts(values)
+            | DimensionKind::Agency(values) => values.iter().collect(),
+            DimensionKind::Bands(bands) => bands.iter().map(|band| &band.name).collect(),
+            DimensionKind::Boolean | DimensionKind::Location { .. } => Vec::new(),
+        };
+        let mut known = BTreeSet::from(RESERVED_VALUES);
+        match names.into_iter().find(|name| !known.insert(name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let wrong = format!(
+                    "the value {name:?} is listed twice, or is one of {RESERVED_VALUES:?}, which have a \
+                     meaning of their own"
+                );
+                Err(self.raw.error(place, key, wrong))
+            }
+        }
     }
 
     fn kind(

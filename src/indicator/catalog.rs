@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::indicator::Framework;
-use crate::model::{Cell, Day, RecordKey};
+use crate::model::{Cell, Day, Reason, RecordKey};
 
 /// Texts by language code (`en`, `km`).
 pub type Labels = BTreeMap<String, String>;
@@ -102,13 +102,42 @@ pub struct OptionText {
     pub label: Labels,
 }
 
+/// What decides the rows besides the records, each as a hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The packs.
+    pub packs: u64,
+    /// The instances, and what is said of each beyond the packs.
+    pub instances: u64,
+    /// The places.
+    pub places: u64,
+    /// The agencies that were met, where a dimension has a value for each.
+    pub agencies: u64,
+}
+
+impl Fingerprint {
+    /// Why rows that follow `before` change, if they may: of several reasons the one that decides most.
+    pub fn change_from(self, before: Self) -> Option<Reason> {
+        if self.packs != before.packs {
+            return Some(Reason::PackChange);
+        }
+        if self.instances != before.instances {
+            return Some(Reason::MappingChange);
+        }
+        if self.places != before.places {
+            return Some(Reason::LocationChange);
+        }
+        (self.agencies != before.agencies).then_some(Reason::Reconcile)
+    }
+}
+
 /// Everything a pack publishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     /// Ids and versions of the pack and its overlays, for people.
     pub pack: String,
     /// Changes whenever anything that decides a row changes.
-    pub fingerprint: u64,
+    pub fingerprint: Fingerprint,
     /// The dimension columns of `indicator_values`, in order; each is text.
     pub dimensions: Vec<Column>,
     /// What they are.

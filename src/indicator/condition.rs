@@ -2,8 +2,8 @@
 
 use toml::Value;
 
-use crate::indicator::definition::Test;
 use crate::indicator::resolve::LIST_MAX;
+use crate::indicator::terms::Test;
 use crate::model::FieldType;
 
 /// What a test of a field of this type may look like, for an error.

@@ -12,6 +12,7 @@ use crate::indicator::raw::{
     RawIndicator, RawPart, RawPer, RawPlaced, RawRatio, RawShow, RawTests,
 };
 use crate::indicator::resolve::{DATES, LIST_MAX, Resolver};
+use crate::indicator::terms::*;
 use crate::model::FieldType;
 
 /// Most parts of one indicator.

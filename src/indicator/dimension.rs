@@ -24,6 +24,8 @@ pub(super) struct Dimension {
     pub(super) reading: Reading,
     /// How many ordinals there are.
     pub(super) size: u32,
+    /// How many of them a case can have: places finer than the level it can not.
+    pub(super) span: u32,
 }
 
 /// What a dimension is read from, compiled.
@@ -83,6 +85,10 @@ impl Compiler<'_> {
                 Origin::Field(path) => OriginPlan::Slot(slot_of(self.schema, path)),
                 Origin::Value(name) => OriginPlan::Value(self.value(name)),
                 Origin::Caseload => OriginPlan::Caseload,
+            },
+            span: match &definition.kind {
+                DimensionKind::Location { level } => FIRST + places.count_to(*level),
+                _ => FIRST + u32::try_from(values).expect("lists are bounded"),
             },
             reading,
             size: FIRST + u32::try_from(values).expect("lists and trees are bounded"),
@@ -282,6 +288,17 @@ pub(super) struct PlaceText {
     pub(super) lineage: Vec<u32>,
 }
 
+/// Without repetitions: where parents form a loop, a case still counts once in each place.
+fn each_once(ordinals: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut once = Vec::new();
+    for ordinal in ordinals {
+        if !once.contains(&ordinal) {
+            once.push(ordinal);
+        }
+    }
+    once
+}
+
 impl Places {
     pub(super) fn new(tree: &LocationTree, dictionary: &Dictionary) -> Self {
         let length = tree.iter().map(|place| place.code.0 as usize + 1).max().unwrap_or(0);
@@ -295,7 +312,7 @@ impl Places {
             .map(|place| PlaceText {
                 code: dictionary.term(Domain::Location, place.code).unwrap_or("unmapped").into(),
                 level: place.level,
-                lineage: tree.lineage(place.code).map(|ancestor| ordinal(ancestor.code)).collect(),
+                lineage: each_once(tree.lineage(place.code).map(|place| ordinal(place.code))),
             })
             .collect();
         Self { places, by_code }
@@ -309,6 +326,11 @@ impl Places {
             found.copied().unwrap_or(UNMAPPED)
         };
         self.by_code.iter().map(|index| index.as_ref().map_or(UNMAPPED, at_level)).collect()
+    }
+
+    /// How many places there are at `level` and above it.
+    fn count_to(&self, level: u8) -> u32 {
+        self.places.iter().filter(|place| place.level <= level).count() as u32
     }
 
     fn level(&self, ordinal: u32) -> u8 {

@@ -8,6 +8,7 @@ use crate::indicator::definition::*;
 use crate::indicator::pack::{At, Place};
 use crate::indicator::raw::RawTests;
 use crate::indicator::resolve::{ANY_TYPE, LIST_MAX, Resolver};
+use crate::indicator::terms::*;
 use crate::model::FieldType;
 
 /// How deep `any` and `has` may lie within each other.

@@ -9,6 +9,7 @@ mod breakdown;
 mod breaks;
 mod catalog;
 mod check;
+mod cluster;
 mod condition;
 mod counted;
 mod definition;
@@ -30,12 +31,14 @@ mod resolve;
 mod spelling;
 mod stream;
 mod table;
+mod terms;
 mod value;
+mod words;
 
 pub use assertion::LabelFinding;
 pub use catalog::{
-    Catalog, CellText, Column, ColumnType, DimensionText, Extract, IndicatorText, Labels, Naming,
-    OptionText, Value,
+    Catalog, CellText, Column, ColumnType, DimensionText, Extract, Fingerprint, IndicatorText,
+    Labels, Naming, OptionText, Value,
 };
 pub use definition::*;
 pub use dimension::AGENCIES_MAX;
@@ -46,5 +49,6 @@ pub use merged::{Declaration, Lines, PACK_SCHEMA, merged};
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};
-pub use spelling::{line_of, misread};
+pub use spelling::{line_of, misread, nearest};
 pub use table::Summing;
+pub use terms::*;

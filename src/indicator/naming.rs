@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::indicator::dimension::{Dimension, FIRST, Reading};
 use crate::indicator::{
-    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionText, Extract,
+    Catalog, CellText, Column, ColumnDefinition, ColumnType, DimensionText, Extract, Fingerprint,
     IndicatorDefinition, IndicatorText, Labels, Naming, OptionText, Part, Placed, Plan, Role,
     Summary, Value,
 };
@@ -54,7 +54,7 @@ impl Naming for Plan {
 }
 
 /// Everything `plan` publishes.
-pub(super) fn catalog_of(plan: &Plan, fingerprint: u64) -> Catalog {
+pub(super) fn catalog_of(plan: &Plan, fingerprint: Fingerprint) -> Catalog {
     let definition = plan.definition();
     Catalog {
         pack: definition.packs.join(", "),

@@ -1,8 +1,9 @@
 //! The plan: a definition laid out for speed and bound to the places and instances of one pipeline.
 
+use std::fmt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::indicator::alarm::Alarms;
@@ -13,7 +14,7 @@ use crate::indicator::part::{Indicator, Placing};
 use crate::indicator::stream::{Stream, streams_of};
 use crate::indicator::table::{Family, Table};
 use crate::indicator::value::ValuePlan;
-use crate::indicator::{Catalog, Definition, InstanceDefinition, Path};
+use crate::indicator::{Catalog, Definition, Fingerprint, InstanceDefinition, Path};
 use crate::model::{
     Case, Code, Day, Dictionary, Domain, Field, FieldType, LocationTree, RowField, Schema, Slot,
     Subform,
@@ -138,20 +139,19 @@ impl Plan {
     }
 
     /// Changes whenever anything that decides a row changes: packs, instances or places.
-    fn fingerprint(&self, instances: &[InstanceDefinition]) -> u64 {
-        let mut hash = Sha256::new();
-        hash.update(format!("{:?}", self.definition));
-        hash.update(format!("{instances:?}"));
-        for place in &self.places.places {
+    fn fingerprint(&self, instances: &[InstanceDefinition]) -> Fingerprint {
+        let places = self.places.places.iter().map(|place| {
             let lineage = place.lineage.iter().map(|ordinal| (ordinal - 2) as usize);
-            let codes: Vec<_> = lineage.map(|index| &self.places.places[index].code).collect();
-            hash.update(format!("{codes:?}"));
+            lineage.map(|index| &self.places.places[index].code).collect::<Vec<_>>()
+        });
+        let agencies = self.agencies_known.map(|_| &self.dimensions);
+        let agencies = agencies.into_iter().flatten().map(|dimension| dimension.size);
+        Fingerprint {
+            packs: hash(format_args!("{:?}", self.definition)),
+            instances: hash(format_args!("{instances:?}")),
+            places: hash(format_args!("{:?}", places.collect::<Vec<_>>())),
+            agencies: hash(format_args!("{:?}", agencies.collect::<Vec<_>>())),
         }
-        for dimension in self.dimensions.iter().filter(|_| self.agencies_known.is_some()) {
-            hash.update(format!("{:?}", dimension.size));
-        }
-        let digest = hash.finalize();
-        u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
     }
 
     /// The pack as meant.
@@ -195,6 +195,12 @@ impl Plan {
     pub(super) fn stream_of(&self, case: &Case) -> Option<usize> {
         self.stream_indices.get(case.instance().0 as usize).copied().flatten().map(usize::from)
     }
+}
+
+/// The same for the same text on any machine.
+fn hash(text: fmt::Arguments<'_>) -> u64 {
+    let digest = Sha256::digest(text.to_string());
+    u64::from_be_bytes(*digest.first_chunk().expect("SHA-256 has 32 bytes"))
 }
 
 /// The layout of cases for a definition.

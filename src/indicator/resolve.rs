@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::indicator::definition::*;
 use crate::indicator::pack::{At, PackText, Place, RawPacks};
 use crate::indicator::raw::{RawAge, RawConcept, RawDays, RawField, RawValue};
+use crate::indicator::terms::*;
 use crate::model::{Day, FieldType};
 
 /// Periods before this day are not published unless a pack says otherwise.

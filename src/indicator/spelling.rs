@@ -24,7 +24,7 @@ pub fn line_of(text: &str, offset: usize) -> usize {
 
 /// The name among `valid` that `name` was most likely meant to be, if one is near: a few letters away, or
 /// one that begins or ends with it.
-pub(super) fn nearest<'a>(name: &str, valid: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, valid: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |known: &str| {
         let is_part = name.len() >= 3 && (known.starts_with(name) || known.ends_with(name));
         if is_part { 1 } else { strsim::damerau_levenshtein(known, name) }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
+use crate::indicator::cluster::{bits, clusters};
 use crate::indicator::dimension::OriginPlan;
 use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
@@ -93,14 +94,8 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
         groups.entry(several.collect()).or_default().push(table);
     }
     for tables in groups.into_values() {
-        let union: BTreeSet<_> = tables.iter().flatten().copied().collect();
-        if bits(plan, &union) <= DIMENSION_BITS {
+        for (union, tables) in clusters(plan, tables) {
             add_family(plan, declared, &union, &tables)?;
-        } else {
-            for table in tables {
-                let alone = table.iter().copied().collect();
-                add_family(plan, declared, &alone, &[table])?;
-            }
         }
     }
     Ok(())
@@ -108,7 +103,7 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
 
 /// Refuses a table that would be larger than anybody can use: found before it is computed, not after.
 fn check_size(plan: &Plan, declared: Declared<'_>, table: &[usize]) -> Result<()> {
-    let mut cells = table.iter().map(|index| u64::from(plan.dimensions[*index].size) + 1);
+    let mut cells = table.iter().map(|index| u64::from(plan.dimensions[*index].span));
     let cells = cells.try_fold(1_u64, |product, size| product.checked_mul(size));
     if cells.is_some_and(|cells| cells <= TABLE_CELLS_MAX) {
         return Ok(());
@@ -136,10 +131,6 @@ impl Declared<'_> {
             "break it down by fewer dimensions, a coarser level or shorter lists of values";
         too_large(&what, advice)
     }
-}
-
-fn bits(plan: &Plan, dimensions: &BTreeSet<usize>) -> u32 {
-    dimensions.iter().map(|index| plan.dimensions[*index].bits()).sum()
 }
 
 fn add_family(

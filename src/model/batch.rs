@@ -31,6 +31,8 @@ pub struct Batch {
     pub changes: Vec<RecordChange>,
     /// Where to go on once this batch is in the log.
     pub cursor: Cursor,
+    /// Whether it was read for fields that were never read, so that nothing need have changed in the instance.
+    pub is_backfill: bool,
     /// Records that could not be read.
     pub refusals: Vec<Refusal>,
     /// Values that did not fit their declared type, by name of the field, sorted.
@@ -73,6 +75,8 @@ pub struct Arrival {
     pub cursor: Cursor,
     /// Whether the records wait until their instance is released.
     pub deferred: bool,
+    /// Whether it was read for fields that were never read.
+    pub is_backfill: bool,
     /// New versions.
     pub changes: Vec<RecordChange>,
 }

@@ -15,4 +15,16 @@ pub struct Cursor {
     pub file_offset: u64,
     /// Whether the first complete read is over: until then nothing of the instance is published.
     pub first_load_done: bool,
+    /// What is being read again beside it. Written apart, so that older files can be read.
+    #[serde(skip)]
+    pub backfill: Option<Backfill>,
+}
+
+/// An instance that is published and is read again from the beginning, for fields that were never read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// The fields, as `field`, `subform` or `subform.field`.
+    pub fields: Vec<String>,
+    /// How far a server has been read again; files are read again by their place in the cursor.
+    pub watermark: Option<Instant>,
 }

@@ -22,7 +22,7 @@ pub use batch::{Arrival, Batch, EpochInput, RecordChange, Refusal};
 pub use case::{Case, CaseBuilder};
 pub use cell::{Cell, DIMENSION_BITS, Figure, FineCell, INSTANCES_MAX, Measure, TABLES_MAX};
 pub use change::{CellChange, Changes, ExtractChange, Reason, Tally};
-pub use cursor::Cursor;
+pub use cursor::{Backfill, Cursor};
 pub use day::{Day, MonthOfBirth};
 pub use dictionary::{CODES_MAX, Code, Dictionary, Domain, Entry, Interner, TERM_BYTES_MAX};
 pub use epoch::{Durable, Epoch, Instant, Logged};

@@ -44,16 +44,23 @@ impl Pipeline<'_> {
         if self.sources_running == 0 {
             return Ok(Gathered::Done);
         }
-        let first = tokio::select! {
-            biased;
-            _ = self.options.stop.wait_for(|stop| *stop) => return Ok(Gathered::Done),
-            event = self.events.recv() => event,
-            () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => return Ok(Gathered::Idle),
+        let first = match self.set_aside.take() {
+            Some(event) => Some(event),
+            None => tokio::select! {
+                biased;
+                _ = self.options.stop.wait_for(|stop| *stop) => return Ok(Gathered::Done),
+                event = self.events.recv() => event,
+                () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => return Ok(Gathered::Idle),
+            },
         };
         let mut input = self.next_input();
         let mut event = first;
         let (mut visible, mut loading) = (0, 0);
         while let Some(next) = event {
+            if !self.fits(&next, &input) {
+                self.set_aside = Some(next);
+                break;
+            }
             let before = input.arrivals.len();
             self.take(next, &mut input)?;
             for arrival in &input.arrivals[before..] {
@@ -70,6 +77,21 @@ impl Pipeline<'_> {
             input.today = self.clock();
         }
         if input.is_empty() { Ok(Gathered::Idle) } else { Ok(Gathered::Input(Box::new(input))) }
+    }
+
+    /// Whether what an event tells may enter the same epoch. Changes of cases, what is read again for new fields,
+    /// and changes of places do not mix, for an epoch says why its rows changed.
+    fn fits(&self, event: &Event, input: &EpochInput) -> bool {
+        match event {
+            Event::Batch(batch) => {
+                let alike = |arrival: &Arrival| arrival.is_backfill == batch.is_backfill;
+                input.locations.is_empty() && input.arrivals.iter().all(alike)
+            }
+            Event::Locations { instance, places } => {
+                input.arrivals.is_empty() || self.standing.knows(*instance, places)
+            }
+            _ => true,
+        }
     }
 
     /// The input of the next epoch, still empty.
@@ -94,7 +116,7 @@ impl Pipeline<'_> {
         match event {
             Event::Batch(batch) => self.take_batch(batch, input),
             Event::Locations { instance, places } => {
-                if self.standing.locations().get(&instance) != Some(&places) {
+                if !self.standing.knows(instance, &places) {
                     input.locations.push((instance, places));
                 }
             }
@@ -116,8 +138,12 @@ impl Pipeline<'_> {
     }
 
     fn take_batch(&mut self, batch: Batch, input: &mut EpochInput) {
-        let Batch { instance, changes, cursor, .. } = batch;
+        let Batch { instance, changes, cursor, is_backfill, .. } = batch;
         let released = self.standing.is_released(instance) || input.released.contains(&instance);
+        let waits = is_backfill && self.standing.is_backfilled_at_once(instance);
+        if waits && cursor.backfill.is_none() {
+            input.released.push(instance);
+        }
         if !released {
             if cursor.first_load_done {
                 input.released.push(instance);
@@ -126,6 +152,7 @@ impl Pipeline<'_> {
             let instance = self.board.name(instance).to_owned();
             (self.options.observe)(&Progress::Loading { instance, records });
         }
-        input.arrivals.push(Arrival { instance, cursor, deferred: !released, changes });
+        let deferred = !released || waits;
+        input.arrivals.push(Arrival { instance, cursor, deferred, is_backfill, changes });
     }
 }

@@ -4,9 +4,16 @@
 //! in Postgres → acknowledged(e) → snapshot and pruning ≤ e. [`Logged`] and [`Durable`](crate::model::Durable)
 //! are the proofs that one step hands to the next, so the steps cannot be written in another order.
 
+mod asked;
+mod explain;
+mod foresee;
 mod gather;
+mod glance;
 mod labels;
+/// Comparison with the figures of Primero's own reports.
+pub mod parity;
 mod publish;
+mod rehearse;
 mod standing;
 mod start;
 mod status;
@@ -31,6 +38,9 @@ use gather::{Gathered, HOUSEKEEPING_INTERVAL};
 use standing::Standing;
 use status::Board;
 
+pub use explain::{Explained, explain};
+pub use foresee::{Foreseen, foresee};
+pub use rehearse::{Rehearsed, rehearse, rehearse_shipped};
 pub use start::compile;
 pub use verify::{Verified, verify};
 
@@ -100,16 +110,37 @@ pub struct Pipeline<'a> {
     /// Whether the tables may show records that this state does not know: they were written from another
     /// state directory, or from a later state of this one.
     is_behind: bool,
-    /// Whether every instance is read again from the beginning, for fields that were never read.
-    is_rewound: bool,
     /// Whether the tables that say what rows mean are up to date.
     is_described: bool,
     /// Why the tables must be compared with the state before anything else is written to them.
-    owed: Option<String>,
+    owed: Option<Debt>,
     events: mpsc::Receiver<source::Event>,
+    /// An event that has to wait for the next epoch.
+    set_aside: Option<source::Event>,
     /// Sources that have not ended.
     sources_running: usize,
     stop_sources: watch::Sender<bool>,
+}
+
+/// Why everything is computed anew and compared with the tables.
+#[derive(Clone, Debug)]
+struct Debt {
+    /// For the operator.
+    why: String,
+    /// For those who read the tables.
+    reason: Reason,
+}
+
+impl Debt {
+    /// The tables do not agree with the state.
+    fn reconcile(why: impl Into<String>) -> Self {
+        Self { why: why.into(), reason: Reason::Reconcile }
+    }
+
+    fn places() -> Self {
+        let why = "the places of an instance changed".to_owned();
+        Self { why, reason: Reason::LocationChange }
+    }
 }
 
 impl Pipeline<'_> {
@@ -171,13 +202,13 @@ impl Pipeline<'_> {
         if visible.places_changed {
             let logged = pending.wait()?;
             self.standing.hand_over(&mut self.dataflow, visible)?;
-            return self.rebuild(&logged, meta, "the places of an instance changed").await;
+            return self.rebuild(&logged, meta, &Debt::places()).await;
         }
         if visible.is_empty() {
             let logged = pending.wait()?;
             return self.settle_debt(&logged, meta).await;
         }
-        let changes = self.dataflow.advance(visible.into_input())?; // pure
+        let changes = meta.overrule(self.dataflow.advance(visible.into_input())?); // pure
         self.standing.count(&changes.held);
         let logged = pending.wait()?;
         if self.owed.is_some() {
@@ -189,13 +220,13 @@ impl Pipeline<'_> {
     /// Compares the tables with the state, once everything that they hold can be known.
     async fn settle_debt(&mut self, logged: &Logged, meta: Meta) -> Result<bool> {
         match self.owed.clone().filter(|_| self.may_settle()) {
-            Some(why) => self.rebuild(logged, meta, &why).await,
+            Some(debt) => self.rebuild(logged, meta, &debt).await,
             None => Ok(true),
         }
     }
 
     /// Computes everything anew from the records and writes what differs from the tables.
-    async fn rebuild(&mut self, logged: &Logged, meta: Meta, why: &str) -> Result<bool> {
+    async fn rebuild(&mut self, logged: &Logged, meta: Meta, debt: &Debt) -> Result<bool> {
         let watch = Stopwatch::now();
         let records = self.dataflow.records()?;
         (self.options.observe)(&Progress::Computing { records: records.len() as u64 });
@@ -209,7 +240,7 @@ impl Pipeline<'_> {
         if self.owed.is_some() && !self.may_settle() {
             return Ok(true);
         }
-        self.reconcile(logged, meta, &complete, why, watch).await
+        self.reconcile(logged, meta, &complete, debt, watch).await
     }
 
     /// What is due now and then: a snapshot, the status rows.
@@ -258,13 +289,23 @@ struct Meta {
 impl Meta {
     fn of(input: &EpochInput) -> Self {
         let has_records = input.arrivals.iter().any(|arrival| !arrival.deferred);
+        let is_backfill = input.arrivals.iter().any(|arrival| arrival.is_backfill);
         let reason = match (input.released.is_empty(), has_records, input.today) {
+            _ if is_backfill => Some(Reason::PackChange), // an epoch of nothing else
             (false, false, _) => Some(Reason::FirstLoad),
             (true, false, Some(_)) => Some(Reason::Clock),
             (false, true, _) => Some(Reason::Several),
             _ => None,
         };
         Self { at: input.at, reason, has_tick: input.today.is_some() }
+    }
+
+    /// What a pack asks for anew looks like a correction of each case, which it is not.
+    fn overrule(&self, mut changes: Changes) -> Changes {
+        if self.reason == Some(Reason::PackChange) {
+            changes.cells.iter_mut().for_each(|change| change.reason = None);
+        }
+        changes
     }
 
     /// The reason once the changes are known.

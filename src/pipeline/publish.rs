@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
 
 use super::gather::HOUSEKEEPING_INTERVAL;
-use super::{Meta, Pipeline, Progress};
+use super::{Debt, Meta, Pipeline, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Changes, Durable, Logged, Reason};
 use crate::report::{self, Event};
@@ -49,8 +49,8 @@ impl Pipeline<'_> {
             match self.sink.write(logged, epoch_meta, changes, plan).await {
                 Ok(written) => break written,
                 Err(error) if error.kind() == Kind::DataDiffers => {
-                    let why = error.to_string();
-                    return Box::pin(self.rebuild(logged, meta, &why)).await;
+                    let debt = Debt::reconcile(error.to_string());
+                    return Box::pin(self.rebuild(logged, meta, &debt)).await;
                 }
                 Err(error) => {
                     if !self.wait_for_postgres(error, &mut patience).await? {
@@ -70,11 +70,13 @@ impl Pipeline<'_> {
         logged: &Logged,
         meta: Meta,
         complete: &Changes,
-        why: &str,
+        debt: &Debt,
         watch: Stopwatch,
     ) -> Result<bool> {
         let first = meta.reason.filter(|r| *r == Reason::FirstLoad && !self.is_behind);
-        let reason = first.unwrap_or(Reason::Reconcile);
+        // Nothing changed for those who read tables that were empty, and a debt may be more than its occasion.
+        let known = self.owed.as_ref().unwrap_or(debt).reason;
+        let reason = first.unwrap_or(if self.committed.0 == 0 { Reason::Reconcile } else { known });
         let meta = meta.epoch_meta(reason, self.standing.today());
         let mut patience = Patience::new();
         let (durable, counts) = loop {
@@ -90,7 +92,11 @@ impl Pipeline<'_> {
         };
         self.recovered(&patience);
         let rows = counts.total();
-        report::emit(&Event::Reconciled { why, rows: rows.total(), took: watch.elapsed() });
+        report::emit(&Event::Reconciled {
+            why: &debt.why,
+            rows: rows.total(),
+            took: watch.elapsed(),
+        });
         (self.owed, self.is_behind) = (None, false);
         self.is_described = false;
         self.acknowledge(durable, reason, complete, rows, watch)?;

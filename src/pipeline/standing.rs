@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::model::{
-    Arrival, Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange, RecordKey,
+    Arrival, Backfill, Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange,
+    RecordKey,
 };
 use crate::state::Restored;
 
@@ -13,6 +14,8 @@ use crate::state::Restored;
 pub(super) struct Standing {
     /// The configured instances.
     instances: Vec<Code>,
+    /// Those of them that are read from files.
+    replayed: BTreeSet<Code>,
     cursors: BTreeMap<Code, Cursor>,
     /// Instances that are published.
     released: BTreeSet<Code>,
@@ -43,15 +46,17 @@ impl Visible {
 
 impl Standing {
     /// As of `restored.base`; the records themselves are not kept.
-    pub(super) fn of(restored: &Restored, instances: Vec<Code>) -> Self {
+    pub(super) fn of(restored: &Restored, instances: Vec<Code>, replayed: BTreeSet<Code>) -> Self {
         let done = restored.cursors.iter().filter(|(_, cursor)| cursor.first_load_done);
         let mut released: BTreeSet<_> = done.map(|(instance, _)| *instance).collect();
         // Cursors are those of the last epoch: what the tail releases is not released yet.
-        for instance in restored.tail.iter().flat_map(|input| &input.released) {
-            released.remove(instance);
+        for input in &restored.tail {
+            let again = |i: &Code| input.arrivals.iter().any(|a| a.instance == *i && a.is_backfill);
+            released.retain(|instance| !input.released.contains(instance) || again(instance));
         }
         Self {
             instances,
+            replayed,
             released,
             cursors: restored.cursors.clone(),
             deferred: restored.deferred.clone(),
@@ -86,15 +91,43 @@ impl Standing {
         visible
     }
 
-    /// Makes every instance be read again from the beginning, because fields are asked for that were never read.
-    pub(super) fn rewind(&self) -> Vec<Arrival> {
+    /// Makes every instance be read again from the beginning, because `fields` were never read. A server that is
+    /// published is followed meanwhile; files are read again first, for what is new stands behind what is old.
+    pub(super) fn rewind(&self, fields: &[String]) -> Vec<Arrival> {
         let rewound = |(instance, cursor): (&Code, &Cursor)| Arrival {
             instance: *instance,
-            cursor: Cursor { first_load_done: cursor.first_load_done, ..Cursor::default() },
+            cursor: self.rewound(*instance, cursor, fields),
             deferred: !self.is_released(*instance),
+            is_backfill: false,
             changes: Vec::new(),
         };
         self.cursors.iter().map(rewound).collect()
+    }
+
+    fn rewound(&self, instance: Code, cursor: &Cursor, fields: &[String]) -> Cursor {
+        if !cursor.first_load_done {
+            return Cursor::default();
+        }
+        let mut fields = fields.to_vec();
+        let under_way = cursor.backfill.iter().flat_map(|backfill| &backfill.fields);
+        fields.extend(under_way.cloned());
+        fields.sort_unstable();
+        fields.dedup();
+        let backfill = Some(Backfill { fields, watermark: None });
+        let is_followed = self.instances.contains(&instance) && !self.replayed.contains(&instance);
+        let from = if is_followed { cursor.clone() } else { Cursor::default() };
+        Cursor { first_load_done: true, backfill, ..from }
+    }
+
+    /// The fields for which an instance is being read again.
+    pub(super) fn backfill(&self, instance: Code) -> Option<&Backfill> {
+        self.cursors.get(&instance)?.backfill.as_ref()
+    }
+
+    /// Whether the backfill of an instance is kept back until it is complete: files may hold several versions of
+    /// a record, and the tables must not go back to those before the last.
+    pub(super) fn is_backfilled_at_once(&self, instance: Code) -> bool {
+        self.replayed.contains(&instance)
     }
 
     /// Lets the dataflow see what an epoch changed, for callers that do not want to know what follows from it.
@@ -133,7 +166,9 @@ impl Standing {
 
     /// Records of an instance that are known, published or not.
     pub(super) fn records_of(&self, instance: Code) -> u64 {
-        self.counts.get(&instance).copied().unwrap_or(0) + self.deferred_count(instance)
+        let visible = self.counts.get(&instance).copied().unwrap_or(0);
+        let is_released = self.is_released(instance); // then those that wait are known already
+        if is_released { visible } else { visible + self.deferred_count(instance) }
     }
 
     pub(super) fn today(&self) -> Option<Day> {
@@ -150,6 +185,11 @@ impl Standing {
 
     pub(super) fn locations(&self) -> &BTreeMap<Code, Vec<Location>> {
         &self.locations
+    }
+
+    /// Whether these are the places of an instance that are known.
+    pub(super) fn knows(&self, instance: Code, places: &[Location]) -> bool {
+        self.locations.get(&instance).is_some_and(|known| known == places)
     }
 
     /// The places of all instances; where two name one code differently, the later instance holds.

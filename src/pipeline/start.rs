@@ -5,7 +5,7 @@
 //! with the tables. When the tables may show records that the state does not know, that waits until every instance
 //! was read completely: before, most of their rows would look as if they should go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
@@ -15,12 +15,12 @@ use tokio::sync::{mpsc, watch};
 use super::publish::asked_to_end;
 use super::standing::{Standing, as_changes, tree_of};
 use super::status::Board;
-use super::{EVENTS_WAITING_MAX, Meta, Options, Pipeline, Progress};
+use super::{Debt, EVENTS_WAITING_MAX, Meta, Options, Pipeline, Progress};
 use crate::config::Config;
 use crate::dataflow::{Dataflow, Input};
 use crate::error::{Error, Result};
-use crate::indicator::{Plan, schema_of};
-use crate::model::{Changes, Code, Epoch, EpochInput, Interner, LocationTree, RecordKey};
+use crate::indicator::{Fingerprint, Plan, schema_of};
+use crate::model::{Changes, Code, Epoch, EpochInput, Interner, LocationTree, Reason, RecordKey};
 use crate::report::{self, Event};
 use crate::sink::{Position, RunId, Sink};
 use crate::source::{self, Resume, Shared};
@@ -66,15 +66,14 @@ impl<'a> Pipeline<'a> {
         let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
         let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
         let is_behind = position.is_some() && restored.agreement != Agreement::Agrees;
-        let mut owed = is_behind.then(|| why_behind(ours, &restored.agreement));
-        if !is_behind
-            && restored.agreement == Agreement::Agrees
-            && position.as_ref().is_some_and(|p| p.fingerprint != plan.catalog().fingerprint)
-        {
+        let mut owed = is_behind.then(|| Debt::reconcile(why_behind(ours, &restored.agreement)));
+        let agrees = !is_behind && restored.agreement == Agreement::Agrees;
+        let follow = position.as_ref().map(|p| p.fingerprint).filter(|_| agrees);
+        if let Some(debt) = follow.and_then(|follow| changed(follow, &plan)) {
             restored = state.restore(None, &schema)?;
             interner = Interner::new(std::mem::take(&mut restored.dictionary));
             plan = compile(&config, &tree_of(&restored.locations), &interner)?;
-            owed = Some("the pack, the instances or the places changed".to_owned());
+            owed = Some(debt);
         }
         let is_known =
             position.as_ref().is_some_and(|p| p.fingerprint == plan.catalog().fingerprint);
@@ -84,7 +83,7 @@ impl<'a> Pipeline<'a> {
         sink.keep(run, state.pipeline_id().0).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
         let codes = plan.instances().iter().map(|(code, _)| *code).collect();
-        let standing = Standing::of(&restored, codes);
+        let standing = Standing::of(&restored, codes, replayed(&config, &plan));
         let epoch = position.as_ref().map_or(restored.last, |p| p.epoch.max(restored.last));
         let board = Board::new(plan.instances(), &standing);
         let (stop_sources, _) = watch::channel(false);
@@ -92,6 +91,7 @@ impl<'a> Pipeline<'a> {
         let mut pipeline = Self {
             committed: position.map_or(Epoch(0), |position| position.epoch),
             events,
+            set_aside: None,
             sources_running: 0,
             config,
             options,
@@ -105,7 +105,6 @@ impl<'a> Pipeline<'a> {
             epoch,
             run,
             is_behind,
-            is_rewound: false,
             // Tables that follow this plan were described with it, unless the program died in between; servers
             // send their labels at each start, and with them everything is described again.
             is_described: is_known && has_server,
@@ -135,7 +134,7 @@ impl<'a> Pipeline<'a> {
             took: watch.elapsed(),
         });
         if let (None, Agreement::Reconcile { why }) = (&self.owed, &agreement) {
-            self.owed = Some(why.clone());
+            self.owed = Some(Debt::reconcile(why));
         }
         if self.owed.is_none() {
             complete = Changes::default(); // the tables show it already
@@ -150,18 +149,17 @@ impl<'a> Pipeline<'a> {
             // With the first epoch that is logged the new fields count as asked for, so it has to be this one
             // that says that they were never read.
             report::emit(&Event::Rewound { fields: &new_fields.join(", ") });
-            input.arrivals = self.standing.rewind();
-            self.is_rewound = true;
+            input.arrivals = self.standing.rewind(&new_fields);
         }
-        let why = self.owed.clone().filter(|_| self.may_settle());
-        if why.is_some() || self.is_rewound {
+        let debt = self.owed.clone().filter(|_| self.may_settle());
+        if debt.is_some() || !input.arrivals.is_empty() {
             let meta = Meta::of(&input);
             let pending = self.state.append(&input, &self.interner)?;
             self.epoch = input.epoch;
             self.standing.absorb(input);
             let logged = pending.wait()?;
-            if let Some(why) = why
-                && !self.reconcile(&logged, meta, &complete, &why, watch).await?
+            if let Some(debt) = debt
+                && !self.reconcile(&logged, meta, &complete, &debt, watch).await?
             {
                 return Err(asked_to_end());
             }
@@ -187,10 +185,10 @@ impl<'a> Pipeline<'a> {
         let logged = self.state.logged(epoch)?;
         if visible.places_changed {
             self.standing.hand_over(&mut self.dataflow, visible)?;
-            return self.rebuild(&logged, meta, "the places of an instance changed").await;
+            return self.rebuild(&logged, meta, &Debt::places()).await;
         }
         let watch = Stopwatch::now();
-        let changes = self.dataflow.advance(visible.into_input())?;
+        let changes = meta.overrule(self.dataflow.advance(visible.into_input())?);
         self.standing.count(&changes.held);
         self.publish(&logged, meta, &changes, watch).await
     }
@@ -206,7 +204,7 @@ impl<'a> Pipeline<'a> {
             events: sender,
             stop: self.stop_sources.subscribe(),
         };
-        let mut known = if self.is_rewound { BTreeMap::new() } else { self.fingerprints()? };
+        let mut known = self.fingerprints()?;
         for settings in &self.config.instances {
             let found = self.plan.instances().iter().find(|(_, name)| *name == settings.name);
             let (code, _) = found.ok_or_else(|| Error::bug("an instance has no code"))?;
@@ -233,6 +231,26 @@ impl<'a> Pipeline<'a> {
         }
         Ok(known)
     }
+}
+
+/// What tables that follow something else owe to this plan.
+fn changed(follow: Fingerprint, plan: &Plan) -> Option<Debt> {
+    let reason = plan.catalog().fingerprint.change_from(follow)?;
+    let why = match reason {
+        Reason::PackChange => "a pack changed",
+        Reason::MappingChange => "the instances or what their option ids mean changed",
+        Reason::LocationChange => "the places changed",
+        _ => "agencies were met for the first time",
+    };
+    Some(Debt { why: why.to_owned(), reason })
+}
+
+/// The instances that are read from files.
+fn replayed(config: &Config, plan: &Plan) -> BTreeSet<Code> {
+    let is_file = |i: &&source::Settings| matches!(i.kind, source::SourceKind::File(_));
+    let names: BTreeSet<_> = config.instances.iter().filter(is_file).map(|i| &i.name).collect();
+    let codes = plan.instances().iter().filter(|(_, name)| names.contains(name));
+    codes.map(|(code, _)| *code).collect()
 }
 
 /// Why the tables may show more than the state knows.

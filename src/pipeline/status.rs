@@ -6,8 +6,8 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use jiff::Timestamp;
 
-use super::Pipeline;
 use super::standing::Standing;
+use super::{Debt, Pipeline};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{OptionText, Plan};
 use crate::model::{Code, Epoch, Instant};
@@ -217,6 +217,7 @@ impl Pipeline<'_> {
                     progress: entry.total.filter(|total| *total > 0).map(|total| {
                         (self.standing.records_of(*code) as f64 / total as f64).min(1.0)
                     }),
+                    backfill: self.standing.backfill(*code).map(|b| b.fields.join(", ")),
                     at: now(),
                     last_error: entry.status.last_error.clone().or(entry.labels_differ.clone()),
                     ..entry.status.clone()
@@ -230,7 +231,7 @@ impl Pipeline<'_> {
             }
             Ok(_) => self.board.is_stale = false,
             Err(error) if error.kind() == Kind::DataDiffers => {
-                self.owed.get_or_insert(error.to_string());
+                self.owed.get_or_insert(Debt::reconcile(error.to_string()));
             }
             Err(error) if !error.kind().may_pass() => return Err(error),
             // The figures do not depend on it: what fails here is tried again with the next heartbeat.

@@ -129,7 +129,7 @@ impl Naming for Named<'_> {
             period_type: name.period_type,
             period_start: name.period_start,
             dimensions: name.dimensions.iter().map(String::as_str).collect(),
-            is_share: indicator.is_some_and(|indicator| indicator.unit == "share"),
+            is_share: indicator.is_some_and(|indicator| indicator.has_denominator),
         }
     }
 

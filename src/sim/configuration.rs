@@ -123,15 +123,15 @@ pub(super) fn public() -> Value {
 }
 
 /// `GET /api/v2/contact_information`.
-pub(super) fn contact() -> Value {
+pub(super) fn contact(version: &str) -> Value {
     json!({"data": {
         "name": "administrator", "created_at": MADE_AT, "updated_at": MADE_AT,
-        "system_version": super::PRIMERO_VERSION,
+        "system_version": version,
     }})
 }
 
 /// `GET /api/v2/system_settings`.
-pub(super) fn settings(extended: bool, locked: bool) -> Value {
+pub(super) fn settings(extended: bool, locked: bool, version: &str) -> Value {
     let mut data = json!({
         "base_language": "en",
         "case_code_format": [], "case_code_separator": "-", "auto_populate_list": [],
@@ -147,7 +147,7 @@ pub(super) fn settings(extended: bool, locked: bool) -> Value {
         "primary_age_range": "primero", "approval_forms_to_alert": {},
         "changes_field_to_form": {"notes_section": "notes", "services_section": "services"},
         "export_config_id": {}, "duplicate_export_field": "national_id_no",
-        "primero_version": super::PRIMERO_VERSION,
+        "primero_version": version,
         "system_options": {
             "show_alerts": true, "due_date_from_appointment_date": false,
             "maximum_attachments_per_record": 100, "allow_case_creation_from_referral": false,

@@ -8,6 +8,8 @@ use axum::http::header::{AUTHORIZATION, COOKIE};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::managed::ReportAccess;
+
 /// Failed sign-ins that lock the account.
 const FAILURES_MAX: u32 = 6;
 /// How long the lock lasts.
@@ -104,6 +106,20 @@ impl Sessions {
         }
         self.0.insert(session);
     }
+}
+
+/// What the caller's role may read besides cases.
+#[derive(Clone, Copy)]
+pub(super) struct Rights {
+    pub(super) incidents: bool,
+    pub(super) agencies: bool,
+    pub(super) reports: ReportAccess,
+}
+
+impl Rights {
+    /// Those of a reader of all cases, as recorded.
+    pub(super) const AT_FIRST: Self =
+        Self { incidents: true, agencies: false, reports: ReportAccess::Everything };
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod filter;
 /// Invented cases and places, written to files.
 pub mod generator;
 mod login;
+mod managed;
 mod page;
 mod params;
 mod reply;
@@ -41,6 +42,7 @@ use generator::{Dice, Generator};
 
 pub use edits::{Edit, EditKind};
 pub use faults::{Fault, Faults};
+pub use managed::ReportAccess;
 pub use server::Requests;
 
 use edits::Editor;
@@ -48,7 +50,7 @@ use login::Login;
 use server::Server;
 use store::{Clock, Row, Store};
 
-/// The version the server says it is.
+/// The version the server says it is, unless the settings say another.
 pub const PRIMERO_VERSION: &str = "2.14.0";
 
 /// Edits per second at most, so that the task that makes them always yields.
@@ -89,6 +91,8 @@ pub struct Settings {
     pub commit_delay: Duration,
     /// Random edits made per second by the server itself.
     pub edits_per_second: u32,
+    /// The version the server says it is; managed reports count disabled cases up to 2.14.0.
+    pub primero_version: String,
     /// Serve the cases of this file, one JSON object a line, instead of invented ones.
     pub from: Option<PathBuf>,
 }
@@ -108,6 +112,7 @@ impl Default for Settings {
             permitted_fields: None,
             commit_delay: Duration::ZERO,
             edits_per_second: 0,
+            primero_version: PRIMERO_VERSION.to_owned(),
             from: None,
         }
     }
@@ -198,7 +203,9 @@ fn build(settings: &Settings) -> Result<Server> {
     let next_index = if settings.from.is_some() { INDEX_BESIDE_FILE } else { settings.case_count };
     let editor = Editor::new(generator, next_index);
     let login = Login::new(&settings.user, &settings.password);
-    Ok(Server::new(store, incidents, editor, login, settings.permitted_fields.clone()))
+    let permitted = settings.permitted_fields.clone();
+    let version = settings.primero_version.clone();
+    Ok(Server::new(store, incidents, editor, login, permitted, version))
 }
 
 fn start_of_clock(today: jiff::civil::Date) -> i64 {
@@ -348,6 +355,11 @@ impl Sim {
     /// Changes which form fields the caller's role may read; `None` means all.
     pub fn set_permitted_fields(&self, fields: Option<Vec<String>>) {
         self.0.server.set_permitted(fields);
+    }
+
+    /// Changes which cases the caller's managed reports count.
+    pub fn set_report_access(&self, access: ReportAccess) {
+        self.0.server.rights().reports = access;
     }
 
     /// Starts or ends the state in which a configuration is being applied: 503 everywhere.

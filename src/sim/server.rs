@@ -15,7 +15,8 @@ use super::country::Country;
 use super::edits::Editor;
 use super::faults::{Fault, Faults};
 use super::filter::{Filter, Refusal};
-use super::login::{self, Login, Sessions};
+use super::login::{self, Login, Rights, Sessions};
+use super::managed::{self, ReportAccess};
 use super::page::{self, Order, Page, Selection};
 use super::params::{Given, Params, convert};
 use super::reply::Reply;
@@ -52,13 +53,6 @@ pub struct Requests {
     pub cases_sent: u64,
 }
 
-/// What the caller's role may read besides cases.
-#[derive(Clone, Copy)]
-pub(super) struct Rights {
-    pub(super) incidents: bool,
-    pub(super) agencies: bool,
-}
-
 /// What has been seen of the callers.
 #[derive(Default)]
 struct Seen {
@@ -78,6 +72,7 @@ pub(super) struct Server {
     seen: Mutex<Seen>,
     permitted: Mutex<Option<Vec<String>>>,
     locked: AtomicBool,
+    version: String,
     country: Country,
 }
 
@@ -93,11 +88,12 @@ impl Server {
         editor: Editor,
         login: Login,
         permitted: Option<Vec<String>>,
+        version: String,
     ) -> Self {
         Self {
             store: Mutex::new(store),
             incidents: Mutex::new(incidents),
-            rights: Mutex::new(Rights { incidents: true, agencies: false }),
+            rights: Mutex::new(Rights::AT_FIRST),
             editor: Mutex::new(editor),
             faults: Faults::default(),
             login: Mutex::new(login),
@@ -105,6 +101,7 @@ impl Server {
             seen: Mutex::default(),
             permitted: Mutex::new(permitted),
             locked: AtomicBool::new(false),
+            version,
             country: Country::new(),
         }
     }
@@ -284,9 +281,9 @@ impl Server {
             }
             "system_settings" => {
                 let extended = params.text("extended") == Some("true");
-                Reply::json(configuration::settings(extended, locked).to_string())
+                Reply::json(configuration::settings(extended, locked, &self.version).to_string())
             }
-            "contact_information" => Reply::json(configuration::contact().to_string()),
+            "contact_information" => Reply::json(configuration::contact(&self.version).to_string()),
             "agencies" if self.rights().agencies => agencies(&params),
             "agencies" | "incidents" => Reply::error(403, path, None, "Forbidden"),
             "cases.json" => Reply::error(
@@ -298,7 +295,10 @@ impl Server {
             _ => match resource.strip_prefix("cases/") {
                 Some(id) if !id.contains('/') => self.show(path, id, &params),
                 _ if resource.starts_with("lookups/") => Reply::error(403, path, None, "Forbidden"),
-                _ => Reply::no_route(),
+                _ => match resource.strip_prefix("managed_reports/") {
+                    Some(id) => self.managed_report(path, id, &params),
+                    None => Reply::no_route(),
+                },
             },
         })
     }
@@ -346,6 +346,18 @@ impl Server {
         let narrow = narrow.then_some(permitted);
         let texts: Vec<String> = rows.iter().map(|row| selection.render(row, narrow)).collect();
         list_reply(&texts, total, page)
+    }
+
+    fn managed_report(&self, path: &str, id: &str, params: &Params) -> Reply {
+        let access = self.rights().reports;
+        let mut store = self.store();
+        let mut rows = store.visible().to_vec();
+        rows.retain(|row| access == ReportAccess::Everything || store.in_scope(&row.id));
+        drop(store);
+        match access {
+            ReportAccess::Forbidden => Reply::error(403, path, None, "Forbidden"),
+            _ => managed::answer(path, id, params, &self.version, &rows),
+        }
     }
 
     fn show(&self, path: &str, id: &str, params: &Params) -> Reply {
@@ -451,6 +463,7 @@ fn is_route(resource: &str) -> bool {
             | "incidents"
             | "locations"
             | "lookups"
+            | "managed_reports"
             | "forms"
             | "system_settings"
             | "contact_information"

@@ -53,7 +53,7 @@ impl Comparison {
 }
 
 /// Hash of the text of each expected row, by key.
-type Expected = HashMap<[u8; 16], u64>;
+pub(super) type Expected = HashMap<[u8; 16], u64>;
 
 /// Reads all tables in one snapshot and compares them row by row.
 pub(super) async fn compare(
@@ -93,7 +93,7 @@ pub(super) async fn compare(
     Ok(found)
 }
 
-fn expected_rows(
+pub(super) fn expected_rows(
     index: usize,
     extract: &ExtractLayout,
     complete: &Changes,
@@ -114,7 +114,7 @@ fn expected_rows(
 }
 
 /// Streams a table; returns the expected rows that are not in it. The first column is the key.
-async fn against(
+pub(super) async fn against(
     client: &Client,
     target: &str,
     columns: &[(String, &'static str)],

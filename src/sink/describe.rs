@@ -41,6 +41,8 @@ pub struct InstanceStatus {
     pub misfits: u64,
     /// How much of the first load is read, 0 to 1.
     pub progress: Option<f64>,
+    /// The fields for which it is being read again, while it is.
+    pub backfill: Option<String>,
     /// The last error, without content of any record.
     pub last_error: Option<String>,
     /// When all this was so.
@@ -280,17 +282,17 @@ fn locations(places: &LocationTree, dictionary: &Dictionary) -> Described {
 pub(super) async fn prepare_status(client: &Client, schema: &Identifier) -> Result<Statement> {
     let sql = format!(
         "INSERT INTO {schema}.sync_status AS s (instance, state, cursor, newest_change, polled_at,
-             lag_seconds, cases_known, cases_refused, misfits, progress, last_error, updated_at)
+             lag_seconds, cases_known, cases_refused, misfits, progress, last_error, updated_at, backfill)
          SELECT a.* FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[],
              $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-             $10::double precision[], $11::text[], $12::timestamptz[]) AS a
-          WHERE EXISTS (SELECT FROM {schema}.tonle_pipeline WHERE run_id = $13::uuid)
+             $10::double precision[], $11::text[], $12::timestamptz[], $13::text[]) AS a
+          WHERE EXISTS (SELECT FROM {schema}.tonle_pipeline WHERE run_id = $14::uuid)
          ON CONFLICT (instance) DO UPDATE SET state = excluded.state, cursor = excluded.cursor,
              newest_change = excluded.newest_change, polled_at = excluded.polled_at,
              lag_seconds = excluded.lag_seconds, cases_known = excluded.cases_known,
              cases_refused = excluded.cases_refused, misfits = excluded.misfits,
              progress = excluded.progress, last_error = excluded.last_error,
-             updated_at = excluded.updated_at"
+             updated_at = excluded.updated_at, backfill = excluded.backfill"
     );
     client.prepare(&sql).await.map_err(failed("preparing to write the status"))
 }
@@ -315,6 +317,7 @@ pub(super) async fn status(
         Type::FLOAT8,
         Type::TEXT,
         Type::TIMESTAMPTZ,
+        Type::TEXT,
     ];
     let mut arrays = types.map(Array::new);
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -335,6 +338,7 @@ pub(super) async fn status(
         arrays[9].push(|a| a.optional(progress, PutValue::bigint));
         arrays[10].push(|a| a.optional(error.as_deref(), PutValue::text));
         arrays[11].push(|a| a.instant(one.at));
+        arrays[12].push(|a| a.optional(one.backfill.as_deref(), PutValue::text));
     }
     let run = Uuid(run.to_bytes());
     let arrays = arrays.iter().map(|array| array as &(dyn ToSql + Sync));

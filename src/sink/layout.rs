@@ -6,7 +6,7 @@ use super::identifier::Identifier;
 use super::tables::{FIXED, FROZEN_DIFFERENCES, LABELLED, LATER, VALUES, VALUES_HEAD, VALUES_TAIL};
 use super::wide::{WideView, wide_views};
 use crate::error::{Error, Result};
-use crate::indicator::{Catalog, ColumnType};
+use crate::indicator::{Catalog, ColumnType, Fingerprint};
 
 /// The Postgres type of a column.
 pub(super) fn sql_type(column_type: ColumnType) -> &'static str {
@@ -44,7 +44,7 @@ pub(super) struct Layout {
     pub(super) extracts: Vec<ExtractLayout>,
     pub(super) views: Vec<WideView>,
     pub(super) pack: String,
-    pub(super) fingerprint: u64,
+    pub(super) fingerprint: Fingerprint,
 }
 
 impl Layout {

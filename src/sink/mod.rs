@@ -16,6 +16,7 @@ mod headline;
 mod identifier;
 mod labels;
 mod layout;
+pub mod look;
 mod owned;
 mod reconcile;
 mod request;
@@ -38,12 +39,12 @@ use self::describe::Meaning;
 use self::encode::Uuid;
 use self::identifier::Identifier;
 use self::layout::Layout;
-use self::owned::{Owned, read_pipeline};
+use self::owned::{Owned, following, read_pipeline};
 use self::reconcile::Reconciler;
 use self::statements::Statements;
 use self::write::{EpochWriter, Head};
 use crate::error::{Error, Kind, Result};
-use crate::indicator::{Catalog, Naming, OptionText};
+use crate::indicator::{Catalog, Fingerprint, Naming, OptionText};
 use crate::model::{
     Changes, Day, Dictionary, Durable, Epoch, Instant, LocationTree, Logged, Reason,
 };
@@ -83,8 +84,8 @@ pub struct Settings {
 pub struct Position {
     /// The last committed epoch.
     pub epoch: Epoch,
-    /// Fingerprint of the catalog that the rows follow.
-    pub fingerprint: u64,
+    /// What the rows follow.
+    pub fingerprint: Fingerprint,
     /// The run that may write.
     pub run: RunId,
     /// The state directory that the rows were written from.
@@ -463,15 +464,15 @@ impl Sink {
         let transaction = self.client.transaction().await.map_err(&fail)?;
         schema::apply(&transaction, &self.layout).await?;
         let sql = format!(
-            "UPDATE {}.tonle_pipeline SET fingerprint = $1, pack = $2, pipeline_id = $4
-             WHERE run_id = $3 AND epoch = 0",
-            self.schema
+            "UPDATE {}.tonle_pipeline SET {}, pack = $1, pipeline_id = $3
+             WHERE run_id = $2 AND epoch = 0",
+            self.schema,
+            following(&self.layout)
         );
-        let fingerprint = self.layout.fingerprint.cast_signed();
         let run = Uuid(run.to_bytes());
         let pipeline = Uuid(pipeline.to_be_bytes());
         let pack = &self.layout.pack;
-        let moved = transaction.execute(&sql, &[&fingerprint, pack, &run, &pipeline]).await;
+        let moved = transaction.execute(&sql, &[pack, &run, &pipeline]).await;
         if moved.map_err(&fail)? != 1 {
             return Err(replaced());
         }

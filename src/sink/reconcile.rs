@@ -10,6 +10,7 @@ use super::connection::{RECONCILE_STATEMENT_MS_MAX, failed};
 use super::encode::{Date, PutValue, Timestamp, Uuid};
 use super::identifier::Identifier;
 use super::layout::{ExtractLayout, Layout};
+use super::owned::following;
 use super::rows::{NamedCell, put_row};
 use super::statements::{self, names};
 use super::write::{Copy, Head, fence_parameters, payload};
@@ -195,13 +196,13 @@ impl Reconciler<'_> {
     async fn commit(&self, complete: &Changes, counts: &ReconcileCounts) -> Result<()> {
         let schema = &self.layout.schema;
         let sql = format!(
-            "UPDATE {schema}.tonle_pipeline SET fingerprint = $1, pack = $2, pipeline_id = $4
-             WHERE run_id = $3"
+            "UPDATE {schema}.tonle_pipeline SET {}, pack = $1, pipeline_id = $3 WHERE run_id = $2",
+            following(self.layout)
         );
-        let (fingerprint, pack) = (self.layout.fingerprint.cast_signed(), &self.layout.pack);
+        let pack = &self.layout.pack;
         let run = Uuid(self.head.run.to_bytes());
         let pipeline = Uuid(self.head.pipeline.to_be_bytes());
-        let moved = self.client.execute(&sql, &[&fingerprint, pack, &run, &pipeline]).await;
+        let moved = self.client.execute(&sql, &[pack, &run, &pipeline]).await;
         if moved.map_err(failed(DOING))? != 1 {
             return Err(replaced());
         }

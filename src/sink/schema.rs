@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
     (1, "first tables", first_tables),
     (2, "medians, revisions, provisional and frozen figures", step_two),
     (3, "labels and wide views", labels_and_views),
+    (4, "what the tables follow, and backfills", following),
 ];
 
 /// Runs the steps that are missing, all in one transaction.
@@ -235,7 +236,7 @@ async fn extract_table(
 }
 
 /// Names and types of the columns of a table, in order; none when there is no such table.
-async fn columns_of(
+pub(super) async fn columns_of(
     client: &impl GenericClient,
     schema: &Identifier,
     table: &Identifier,
@@ -279,6 +280,23 @@ fn first_tables(schema: &Identifier, _: bool) -> String {
     );
     sql.push_str(&data_dictionary(schema));
     sql
+}
+
+/// Step 4: what the tables follow in three parts, so that it can be told which of them changed; backfills.
+fn following(schema: &Identifier, _: bool) -> String {
+    let pipeline = format!("{schema}.tonle_pipeline");
+    format!(
+        "ALTER TABLE {pipeline} ADD COLUMN instances_fingerprint bigint,
+             ADD COLUMN places_fingerprint bigint, ADD COLUMN agencies_fingerprint bigint;
+         COMMENT ON COLUMN {pipeline}.fingerprint IS 'Fingerprint of the packs that the tables follow';
+         COMMENT ON COLUMN {pipeline}.instances_fingerprint IS
+             'The same of the instances and what their option ids mean';
+         COMMENT ON COLUMN {pipeline}.places_fingerprint IS 'The same of the places';
+         COMMENT ON COLUMN {pipeline}.agencies_fingerprint IS 'The same of the agencies that were met';
+         ALTER TABLE {schema}.sync_status ADD COLUMN backfill text;
+         COMMENT ON COLUMN {schema}.sync_status.backfill IS
+             'Fields for which every case is being read again, because a changed pack asks for them; else empty';"
+    )
 }
 
 fn data_dictionary(schema: &Identifier) -> String {

@@ -15,6 +15,7 @@ mod replay;
 mod client;
 mod paths;
 mod decode;
+mod given;
 mod reader;
 mod value;
 mod moment;
@@ -22,11 +23,13 @@ mod plan;
 mod pseudonym;
 mod places;
 mod labels;
+mod managed;
 mod asserted;
 mod probe;
 #[cfg(test)]
 mod scripted;
 mod outlet;
+mod stumble;
 mod settings;
 mod defaults;
 
@@ -46,9 +49,13 @@ use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, 
 
 pub use asserted::labels_of;
 pub use defaults::defaults;
+pub use given::{Given, given_places};
 pub use labels::FieldLabels;
+pub use managed::{ReportCell, ReportQuery, ReportReader, ReportValue};
 pub use probe::{Findings, check};
-pub use settings::{FileSettings, RawSettings, ServerSettings, Settings, SourceKind};
+pub use settings::{
+    FileSettings, RawConcepts, RawMappings, RawSettings, ServerSettings, Settings, SourceKind,
+};
 
 /// Longest wait for room for the last event, so that a reader that waits for the task is not waited
 /// for.

@@ -61,6 +61,11 @@ pub(super) fn lookups(page: usize, per: usize) -> String {
     format!("/api/v2/lookups?order_by=unique_id&order=asc&page={page}&per={per}")
 }
 
+/// One of the cases that the user can see, for the number of all of them.
+pub(super) fn visible(enabled: bool) -> String {
+    format!("/api/v2/cases?record_state={enabled}&per=1&page=1&fields=last_updated_at")
+}
+
 /// One page of the agencies.
 pub(super) fn agencies(page: usize, per: usize) -> String {
     format!("/api/v2/agencies?page={page}&per={per}")

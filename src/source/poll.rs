@@ -18,6 +18,7 @@ use super::client::{Client, Failure, Reply};
 use super::decode::{Decoded, Decoder, Page};
 use super::outlet::{Halt, Outlet};
 use super::settings::ServerSettings;
+use super::stumble::{Backoff, Stumble};
 use super::{Event, parts, paths};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Batch, Cursor, Instant, RecordChange, RecordKey, RecordType, Refusal};
@@ -32,27 +33,6 @@ const PARTS_ATTEMPTS: u32 = 3;
 pub(super) const ATTEMPTS_MAX: u32 = 8;
 /// Furthest that a stored stamp with a zone of its own can be from the same stamp in UTC.
 const OFFSET_MS_MAX: i64 = 14 * 60 * 60 * 1_000;
-
-/// How long to wait after failures in a row: doubling from `base` to `most`, of which a random part
-/// of up to half is left out, so that many clients of one server do not come back together.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
-    pub(super) base: Duration,
-    pub(super) most: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { base: Duration::from_secs(1), most: Duration::from_secs(5 * 60) }
-    }
-}
-
-impl Backoff {
-    fn wait(self, failures: u32) -> Duration {
-        let doubled = self.base.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        doubled.min(self.most).mul_f64(rand::random_range(0.5..=1.0))
-    }
-}
 
 /// The poll of one stream of records.
 pub(super) struct Poll {
@@ -87,28 +67,11 @@ struct Position {
     page: u32,
 }
 
-/// Why a step did not come to its end.
-pub(super) enum Stumble {
-    Failure(Failure),
-    Halt(Halt),
-}
-
-impl From<Failure> for Stumble {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
-}
-
-impl From<Error> for Stumble {
-    fn from(error: Error) -> Self {
-        Self::Failure(error.into())
-    }
-}
-
-impl From<Halt> for Stumble {
-    fn from(halt: Halt) -> Self {
-        Self::Halt(halt)
-    }
+/// What is read: what changed, or everything again for fields that were never read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Live,
+    Backfill,
 }
 
 impl Poll {
@@ -156,7 +119,8 @@ impl Poll {
         self.decoder
     }
 
-    /// Polls until stopped, or until caught up when it runs `once`.
+    /// Polls until stopped, or until caught up when it runs `once`. What is read again for fields that were
+    /// never read goes on in between, so that it delays no change for longer than a poll does.
     pub(super) async fn run(&mut self) -> Result<(), Halt> {
         loop {
             self.read_places().await?;
@@ -165,6 +129,10 @@ impl Poll {
             let instance = self.decoder.instance();
             let (total, newest) = (self.total.take(), self.newest);
             self.outlet.send(Event::CaughtUp { instance, total, newest }).await?;
+            if self.cursor.backfill.is_some() {
+                self.read_again().await?;
+                continue;
+            }
             if self.once {
                 return Ok(());
             }
@@ -177,9 +145,25 @@ impl Poll {
         let watermark = self.cursor.watermark.map_or(0, |watermark| watermark.0);
         let overlap = i64::try_from(self.settings.overlap.as_millis()).unwrap_or(i64::MAX);
         let lower = whole_second(Instant(watermark.saturating_sub(overlap).max(0)));
+        self.follow(lower, Pass::Live, None).await
+    }
+
+    /// Goes on with the backfill until it is complete or the next poll is due. One task does both, page by page,
+    /// so an older version of a record is never handed on behind a newer one.
+    async fn read_again(&mut self) -> Result<(), Halt> {
+        let watermark = self.cursor.backfill.as_ref().and_then(|backfill| backfill.watermark);
+        let due = Clock::now() + self.poll_interval;
+        self.follow(whole_second(watermark.unwrap_or_default()), Pass::Backfill, Some(due)).await
+    }
+
+    /// Reads page after page from `lower` on until there is nothing more; or until it is `due` for something else.
+    async fn follow(&mut self, lower: Instant, pass: Pass, due: Option<Clock>) -> Result<(), Halt> {
         let mut at = Position { lower, page: 1 };
         loop {
-            match self.step(at).await {
+            if at.lower > lower && at.page == 1 && due.is_some_and(|due| Clock::now() >= due) {
+                return Ok(()); // the cursor says where to go on
+            }
+            match self.step(at, pass).await {
                 Ok(None) => {
                     self.failures = 0;
                     return Ok(());
@@ -206,12 +190,12 @@ impl Poll {
     }
 
     /// Reads one page and hands it on. `None` when it was the last.
-    async fn step(&mut self, at: Position) -> Result<Option<Position>, Stumble> {
+    async fn step(&mut self, at: Position, pass: Pass) -> Result<Option<Position>, Stumble> {
         let (page, date, count) = self.ask_whole(at).await?;
         let per = page.metadata.per.unwrap_or(u64::MAX).min(self.settings.page_size.into()).max(1);
         if count == 0 {
             self.verify_empty(at, &page, per).await?;
-            self.hand_on(Vec::new(), None, true).await?;
+            self.hand_on(Vec::new(), None, pass, true).await?;
             return Ok(None);
         }
         if at.page == 1 && at.lower == Instant(0) {
@@ -229,7 +213,8 @@ impl Poll {
         self.newest = self.newest.max(newest);
         if complete {
             // A stamp in the future must not carry the watermark past what is still to come.
-            self.hand_on(page.records, newest.map(|stamp| stamp.min(now)), true).await?;
+            let watermark = newest.map(|stamp| stamp.min(now));
+            self.hand_on(page.records, watermark, pass, true).await?;
             return Ok(None);
         }
         let last = last.ok_or_else(|| self.fault("its records have no time of last change"))?;
@@ -244,7 +229,7 @@ impl Poll {
         } else {
             return Err(self.fault("a full page leads no further"));
         };
-        self.hand_on(page.records, Some(last.min(now)), false).await?;
+        self.hand_on(page.records, Some(last.min(now)), pass, false).await?;
         Ok(Some(next))
     }
 
@@ -299,25 +284,36 @@ impl Poll {
         &mut self,
         records: Vec<Decoded>,
         watermark: Option<Instant>,
+        pass: Pass,
         complete: bool,
     ) -> Result<(), Halt> {
+        let is_backfill = pass == Pass::Backfill;
+        // What changed since the last poll is left to the next one, which says so.
+        let live = self.cursor.watermark.filter(|_| is_backfill);
         let mut misfits = BTreeMap::new();
         let (mut changes, mut refusals) = (Vec::new(), Vec::new());
         if self.seen.len() > SEEN_MAX {
             self.seen.clear();
         }
         for Decoded { stamp, record } in records {
+            if live.is_some_and(|live| stamp > Some(live)) {
+                continue;
+            }
             match record {
                 Ok(record) => {
                     let fingerprint = record.case.fingerprint();
-                    if self.known.insert(record.key, fingerprint) == Some(fingerprint) {
+                    let is_known = self.known.insert(record.key, fingerprint) == Some(fingerprint);
+                    if is_known && !is_backfill {
                         continue;
                     }
                     for index in record.misfits {
                         let name = self.decoder.misfit_name(index).to_owned();
                         *misfits.entry(name).or_default() += 1;
                     }
-                    changes.push(RecordChange { key: record.key, case: Some(record.case) });
+                    // A value of a new field that does not fit it leaves the record as it was.
+                    if !is_known {
+                        changes.push(RecordChange { key: record.key, case: Some(record.case) });
+                    }
                 }
                 Err(reason) if self.seen.insert((stamp, reason)) => {
                     refusals.push(Refusal { key: None, reason });
@@ -325,16 +321,30 @@ impl Poll {
                 Err(_) => {}
             }
         }
-        self.cursor.watermark = self.cursor.watermark.max(watermark);
-        self.cursor.first_load_done |= complete;
+        self.advance(watermark, pass, complete);
         if changes.is_empty() && refusals.is_empty() && self.cursor == self.sent {
             return Ok(());
         }
         self.sent = self.cursor.clone();
         let (instance, cursor) = (self.decoder.instance(), self.cursor.clone());
         let misfits = misfits.into_iter().collect();
-        let batch = Batch { instance, changes, cursor, refusals, misfits };
+        let batch = Batch { instance, changes, cursor, is_backfill, refusals, misfits };
         self.outlet.send(Event::Batch(batch)).await
+    }
+
+    /// Moves the cursor behind what was read.
+    fn advance(&mut self, watermark: Option<Instant>, pass: Pass, complete: bool) {
+        match (pass, &mut self.cursor.backfill) {
+            (Pass::Live, _) => {
+                self.cursor.watermark = self.cursor.watermark.max(watermark);
+                self.cursor.first_load_done |= complete;
+            }
+            (Pass::Backfill, ended) if complete => *ended = None,
+            (Pass::Backfill, Some(backfill)) => {
+                backfill.watermark = backfill.watermark.max(watermark);
+            }
+            (Pass::Backfill, None) => {}
+        }
     }
 
     /// Believes an empty page only when the rest of what the server says agrees with it: a filter

@@ -90,11 +90,12 @@ impl Replay {
 
     async fn caught_up(&mut self, newest: Option<Instant>) -> Result<(), Halt> {
         let instance = self.decoder.instance();
-        if !self.cursor.first_load_done {
+        let is_backfill = self.cursor.backfill.take().is_some();
+        if is_backfill || !self.cursor.first_load_done {
             self.cursor.first_load_done = true;
             let (changes, refusals, misfits) = Default::default();
             let cursor = self.cursor.clone();
-            let batch = Batch { instance, changes, cursor, refusals, misfits };
+            let batch = Batch { instance, changes, cursor, is_backfill, refusals, misfits };
             self.outlet.send(Event::Batch(batch)).await?;
         }
         self.outlet.send(Event::CaughtUp { instance, total: None, newest }).await
@@ -162,6 +163,7 @@ impl Replay {
             instance: self.decoder.instance(),
             changes: done.changes,
             cursor: self.cursor.clone(),
+            is_backfill: self.cursor.backfill.is_some(),
             refusals: done.refusals,
             misfits: done.misfits.into_iter().collect(),
         };

@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::decode::tests::{CASES, schema};
 use super::outlet::{Halt, Outlet};
-use super::poll::{ATTEMPTS_MAX, Backoff, Poll};
+use super::poll::{ATTEMPTS_MAX, Poll};
 use super::settings::ServerSettings;
+use super::stumble::Backoff;
 use super::*;
 use crate::error::Kind;
 use crate::model::{Case, CaseBuilder, FieldType, RecordType, RowField, Schema, Subform};

@@ -1,11 +1,13 @@
 //! The settings of one instance: read loosely once, checked, and from then on known to be sound.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+use toml::Spanned;
 use url::{Host, Url};
 
 use super::client::Session;
@@ -36,6 +38,11 @@ pub(super) const TIMEOUT_SECONDS_MAX: u32 = 600;
 /// Most threads that decode one instance's files.
 pub(super) const THREADS_MAX: usize = 64;
 
+/// `mappings.FIELD = { own_id = "pack_id" }`, or the same of a field of `mappings.SUBFORM`.
+pub type RawMappings = BTreeMap<String, Spanned<BTreeMap<String, Spanned<toml::Value>>>>;
+/// `concepts.NAME = ["own_id"]`.
+pub type RawConcepts = BTreeMap<String, Spanned<Vec<String>>>;
+
 /// The settings of one instance as written: `url` makes it a server, `files` a replay of files.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +51,12 @@ pub struct RawSettings {
     pub name: String,
     /// IANA name of the time zone in which the instance's days begin.
     pub time_zone: String,
+    /// What stands in the packs for the instance's own option ids, by field; the configuration checks it.
+    #[serde(default)]
+    pub mappings: RawMappings,
+    /// The instance's option ids of concepts of the packs; the configuration checks it.
+    #[serde(default)]
+    pub concepts: RawConcepts,
     /// The month in which the instance's fiscal year begins: 1 to 12; 1 unless given.
     pub fiscal_year_starts: Option<u8>,
     /// Where the server is, `https://primero.example.org`.

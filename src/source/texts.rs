@@ -6,7 +6,8 @@ use tokio::time::Instant as Clock;
 
 use super::labels::Agency;
 use super::outlet::Halt;
-use super::poll::{Poll, Stumble};
+use super::poll::Poll;
+use super::stumble::Stumble;
 use super::{Event, labels, paths, places};
 use crate::model::RecordType;
 

@@ -13,16 +13,19 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Arrival, Case, Code, Cursor, Day, Entry, Epoch, FieldType, Instant, LEVEL_MAX, Location,
-    RecordChange, RecordKey, RowField, Schema, Subform,
+    Arrival, Backfill, Case, Code, Cursor, Day, Entry, Epoch, FieldType, Instant, LEVEL_MAX,
+    Location, RecordChange, RecordKey, RowField, Schema, Subform,
 };
 
 use super::frame::{FRAME_BYTES_MAX, put_frame};
 use super::record::take_records;
 use super::translation::Translation;
 
-/// Version of the format, written into each file.
-pub(super) const VERSION: u32 = 1;
+/// Version of the format, written into each file. A file of version 1 is one of version 2 without backfills.
+pub(super) const VERSION: u32 = 2;
+
+/// The oldest version that is read.
+const VERSION_OLDEST: u32 = 1;
 
 /// The greatest epoch there can be: Postgres counts no further.
 const EPOCH_MAX: Epoch = Epoch(i64::MAX as u64);
@@ -46,6 +49,7 @@ pub(super) const COMMIT: u8 = 6;
 pub(super) const DEFERRED: u8 = 7;
 pub(super) const RECORDS: u8 = 8;
 pub(super) const FOOTER: u8 = 9;
+pub(super) const BACKFILL: u8 = 10;
 
 /// The two kinds of files, told apart by their magic word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +116,8 @@ pub(super) enum Frame {
     Entries { start: u64, entries: Vec<Entry> },
     /// A batch, or more changes of the one before.
     Arrival { continued: bool, arrival: Arrival },
+    /// What the cursor of an instance says of its backfill. Log: of the batch before it, and whether that is of it.
+    Backfill { instance: Code, backfill: Option<Backfill>, is_of_it: bool },
     /// The places of an instance, or more of the ones before.
     Places { continued: bool, instance: Code, places: Vec<Location> },
     /// What else an epoch holds.
@@ -212,10 +218,10 @@ pub(super) fn begin(kind: FileKind) -> Vec<u8> {
 pub(super) fn check_preamble(bytes: &[u8], kind: FileKind) -> Result<(), Refused> {
     match bytes.strip_prefix(kind.magic()) {
         None => Err("it does not begin as such a file does"),
-        Some(version) if version != VERSION.to_le_bytes() => {
-            Err("it was written in a version of the format that this program does not read")
+        Some(version) if (VERSION_OLDEST..=VERSION).any(|read| version == read.to_le_bytes()) => {
+            Ok(())
         }
-        Some(_) => Ok(()),
+        Some(_) => Err("it was written in a version of the format that this program does not read"),
     }
 }
 
@@ -268,8 +274,13 @@ pub(super) fn take_frame(payload: &[u8], translation: &Translation) -> Result<Fr
         ARRIVAL => {
             let ArrivalHead { continued, instance, cursor, deferred } = take(&mut bytes)?;
             let changes = take_changes(std::mem::take(&mut bytes), translation)?;
-            let arrival = Arrival { instance, cursor, deferred, changes };
+            let is_backfill = false; // unless a frame behind it says so
+            let arrival = Arrival { instance, cursor, deferred, is_backfill, changes };
             Frame::Arrival { continued, arrival }
+        }
+        BACKFILL => {
+            let (instance, backfill, is_of_it) = take(&mut bytes)?;
+            Frame::Backfill { instance, backfill, is_of_it }
         }
         PLACES => {
             let (continued, instance, places): (_, _, Vec<Location>) = take(&mut bytes)?;

@@ -148,6 +148,11 @@ impl Logging {
                 let before = self.input.arrivals.last_mut().ok_or("a batch does not begin")?;
                 before.changes.extend(arrival.changes);
             }
+            Frame::Backfill { backfill, is_of_it, .. } => {
+                let before = self.input.arrivals.last_mut().ok_or("a batch does not begin")?;
+                before.cursor.backfill = backfill;
+                before.is_backfill = is_of_it;
+            }
             Frame::Places { continued: false, instance, places } => {
                 self.input.locations.push((instance, places));
             }

@@ -91,6 +91,11 @@ fn write_as(
         schema: schema.clone(),
     };
     let mut writer = Writer::snapshot(&head).map_err(large)?;
+    for (instance, cursor) in &head.cursors {
+        if let Some(backfill) = &cursor.backfill {
+            writer.backfill(*instance, Some(backfill), false).map_err(large)?;
+        }
+    }
     let mut entries = content.dictionary.read(|dictionary| dictionary.entries_from(0));
     entries.truncate(entry_count);
     writer.entries(0, &entries).map_err(large)?;
@@ -239,6 +244,10 @@ impl Stored {
             }
             Frame::Places { continued: true, instance, places } => {
                 self.locations.entry(instance).or_default().extend(places);
+            }
+            Frame::Backfill { instance, backfill, .. } => {
+                let cursor = self.cursors.get_mut(&instance).ok_or("a backfill has no cursor")?;
+                cursor.backfill = backfill;
             }
             Frame::Deferred { instance, changes } => {
                 self.deferred.entry(instance).or_default().extend(changes);

@@ -1,12 +1,12 @@
 //! Frames being written: lists are split into frames of about a megabyte.
 
 use crate::model::{
-    Arrival, Case, Code, Day, Entry, Epoch, Instant, Location, RecordChange, RecordKey,
+    Arrival, Backfill, Case, Code, Day, Entry, Epoch, Instant, Location, RecordChange, RecordKey,
 };
 
 use super::format::{
-    ARRIVAL, ArrivalHead, COMMIT, DEFERRED, ENTRIES, FOOTER, FileKind, HEAD, PLACES, RECORDS,
-    SnapshotHead, TURN, TooLarge, begin, put, wire_schema,
+    ARRIVAL, ArrivalHead, BACKFILL, COMMIT, DEFERRED, ENTRIES, FOOTER, FileKind, HEAD, PLACES,
+    RECORDS, SnapshotHead, TURN, TooLarge, begin, put, wire_schema,
 };
 use super::frame::{FRAME_BYTES_GOAL, put_frame};
 use super::record::put_records;
@@ -87,7 +87,24 @@ impl Writer {
             rest = &rest[taken?..];
             continued = true;
         }
+        let backfill = arrival.cursor.backfill.as_ref();
+        if backfill.is_some() || arrival.is_backfill {
+            self.backfill(arrival.instance, backfill, arrival.is_backfill)?;
+        }
         Ok(())
+    }
+
+    /// Adds what a cursor says of a backfill, and whether the batch before it is of it.
+    pub(super) fn backfill(
+        &mut self,
+        instance: Code,
+        backfill: Option<&Backfill>,
+        is_of_it: bool,
+    ) -> Result<(), TooLarge> {
+        self.frame("the fields of a backfill", |bytes| {
+            bytes.push(BACKFILL);
+            put(bytes, &(instance, backfill, is_of_it));
+        })
     }
 
     /// Adds changes that wait.
@@ -196,6 +213,7 @@ mod tests {
             instance: Code(1),
             cursor: Cursor::default(),
             deferred: true,
+            is_backfill: false,
             changes: (0..100_000).map(change).collect(),
         };
         let mut writer = Writer::default();

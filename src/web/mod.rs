@@ -3,7 +3,7 @@
 //! **Invariant:** what it shows are counts of whole instances and durations, never a value of an
 //! indicator and nothing of a record; so whoever reaches it learns nothing about a child.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +21,6 @@ use crate::report::{self, Event, Metrics};
 mod listener;
 
 use listener::Listener;
-
-/// Where the page is unless the configuration says otherwise: for this machine only.
-pub const LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8477);
 
 /// How long answers under way may take once the program stops, in milliseconds.
 const FAREWELL_MS_MAX: u64 = 1_000;

@@ -4,7 +4,7 @@ use super::restart::{loaded, sent};
 use super::{Holder, assert_changes_are_a_chain, recent, undisturbed};
 use crate::support::program::assert_same_tables;
 
-const INDICATOR: &str = r#"
+pub(super) const INDICATOR: &str = r#"
 [pack]
 id = "more"
 version = "1.0.0"
@@ -20,31 +20,31 @@ periods = ["month"]
 tables = [[], ["risk_level"]]
 "#;
 
-const FIELD: &str = r#"
+pub(super) const FIELD: &str = r#"
 [pack]
 id = "wider"
 version = "1.0.0"
 title = { en = "Wider" }
 
 [fields]
-displacement_status = { type = "option", values = ["resident", "returnee", "idp"] }
+nationality = { type = "options", values = ["khmer", "vietnamese", "thai"] }
 
-[dimensions.displacement]
-title = { en = "Displacement" }
-from = "displacement_status"
+[dimensions.nationality]
+title = { en = "Nationality" }
+from = "nationality"
 
 [indicators.X-02]
-title = { en = "New cases by displacement" }
+title = { en = "New cases by nationality" }
 definition = { en = "Cases by date of registration." }
 count = "cases"
 population = "strict"
 placed = { flow = "registration_date" }
 periods = ["month"]
-tables = [["displacement"]]
+tables = [["nationality"]]
 "#;
 
-const DISPLACED: &str = "SELECT count(*) FROM tonle.indicator_values
-    WHERE indicator = 'X-02' AND displacement IN ('resident', 'returnee', 'idp')";
+pub(super) const OF_NATIONALITIES: &str = "SELECT count(*) FROM tonle.indicator_values
+    WHERE indicator = 'X-02' AND nationality IN ('khmer', 'vietnamese', 'thai')";
 
 #[test]
 fn a_new_indicator_writes_its_own_rows_only() {
@@ -75,7 +75,7 @@ fn a_new_field_is_read_of_every_case() {
     let program = recent(program, Some(FIELD));
     let cases = sent(&sims, || drop(program.once(0)));
     assert!(cases >= 250, "{cases} cases were read again");
-    assert_ne!(program.query(DISPLACED), "0");
+    assert_ne!(program.query(OF_NATIONALITIES), "0");
     program.assert_true_to_state();
     assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
     assert_changes_are_a_chain(&program);
@@ -103,7 +103,7 @@ fn killed_while_widening(commits: bool) {
     }
     holder.release(&mut program);
     program.once(0);
-    assert_ne!(program.query(DISPLACED), "0");
+    assert_ne!(program.query(OF_NATIONALITIES), "0");
     program.assert_true_to_state();
     assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
     assert_changes_are_a_chain(&program);

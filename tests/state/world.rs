@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tonle::model::{
-    Arrival, Case, CaseBuilder, Code, Cursor, Day, Domain, Durable, Epoch, EpochInput, FieldType,
-    Instant, Interner, Location, RecordChange, RecordKey, RowField, Schema, Subform,
+    Arrival, Backfill, Case, CaseBuilder, Code, Cursor, Day, Domain, Durable, Epoch, EpochInput,
+    FieldType, Instant, Interner, Location, RecordChange, RecordKey, RowField, Schema, Subform,
 };
 use tonle::state::{Agreement, Restored, Settings, SnapshotContent, State};
 
@@ -114,6 +114,7 @@ pub(super) struct Step {
     pub(super) gap: bool,
     pub(super) snapshot: bool,
     pub(super) restart: bool,
+    pub(super) backfill: bool,
 }
 
 /// A state that is written to, and the truth about it.
@@ -170,11 +171,16 @@ impl World {
             files_done: epoch.0 as u32,
             file_offset: epoch.0 << 33,
             first_load_done: step.release,
+            backfill: (step.backfill && !step.release).then(|| Backfill {
+                fields: vec![format!("field_{epoch}")],
+                watermark: step.term.then_some(Instant(epoch.0 as i64)),
+            }),
         };
         let arrival = Arrival {
             instance,
             cursor,
             deferred: step.deferred,
+            is_backfill: step.backfill,
             changes: step.changes.iter().map(change).collect(),
         };
         let input = EpochInput {
@@ -317,6 +323,7 @@ pub(super) fn step(seed: u16) -> Step {
         gap: seed % 5 == 4,
         snapshot: false,
         restart: false,
+        backfill: false,
     }
 }
 

@@ -113,7 +113,7 @@ impl View<'_> {
     }
 
     /// Whether the row before this one is as the part wants it.
-    fn follows(&self, part: &Part, row: Row<'_>, event: Day) -> bool {
+    pub(super) fn follows(&self, part: &Part, row: Row<'_>, event: Day) -> bool {
         let (Some(conditions), Count::Rows(subform) | Count::CasesWith(subform)) =
             (&part.follows, &part.count)
         else {

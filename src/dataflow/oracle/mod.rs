@@ -3,6 +3,7 @@
 //! It reads the definition and the cases by name, and shares nothing with the plan, its cells or the graph.
 //! Property tests and `tonle verify` compare the tables with it.
 
+mod account;
 mod breakdown;
 mod condition;
 mod count;
@@ -19,6 +20,8 @@ use crate::model::{Case, Day, Dictionary, Domain, Figure, LocationTree, RecordKe
 
 use total::Totals;
 use view::View;
+
+pub use account::{Account, KEYS_MAX, account};
 
 /// Everything a value depends on besides the cases.
 #[derive(Clone, Copy, Debug)]

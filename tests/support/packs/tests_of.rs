@@ -122,7 +122,9 @@ impl Drawing {
     }
 
     fn days(&mut self) -> &'static str {
-        *one(&mut self.rng, &["-29..0", "..-1", "0..30", "-400..400", "0..", "-90..-30", "0..0"])
+        let days = ["-29..0", "..-1", "0..30", "-400..400", "0..", "-90..-30", "0..0"];
+        let drawn: &&'static str = one(&mut self.rng, &days);
+        drawn
     }
 
     fn value_test(&mut self, subform: Option<&'static str>) -> Option<(String, String)> {
