@@ -3,8 +3,8 @@
 use super::{ConfigArgs, say};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::indicator::schema_of;
-use crate::model::{Interner, LocationTree, Schema};
+use crate::indicator::{LabelFinding, schema_of};
+use crate::model::{Interner, LocationTree, RecordType, Schema};
 use crate::pipeline::compile;
 use crate::{sink, source};
 
@@ -82,6 +82,12 @@ async fn compare_labels(
     let findings = config.definition.label_findings(this, label_of);
     let (wrong, absent): (Vec<_>, Vec<_>) =
         findings.iter().partition(|finding| finding.found.is_some());
+    // Forms of incidents do not hold the fields of cases.
+    let is_asked = |finding: &&&LabelFinding| {
+        let has_field = labels.iter().any(|one| one.field == finding.field);
+        instance.record_type == RecordType::Case || has_field
+    };
+    let absent: Vec<_> = absent.iter().filter(is_asked).collect();
     if !absent.is_empty() {
         let ids: Vec<_> = absent.iter().map(|one| format!("{} {:?}", one.field, one.id)).collect();
         say(format!(

@@ -6,14 +6,15 @@ use crate::pipeline::{Foreseen, foresee};
 use crate::sink::look::{Fate, IndicatorOutlook, Outlook};
 
 /// Most cells of one indicator that may be shown.
-const CELLS_MAX: u16 = 1_000;
+const CELLS_MAX: i64 = 1_000;
 
 /// Computes the tables of a configuration from the state and compares them with Postgres; nothing is written, and a
 /// `tonle run` beside it is not disturbed. Ends with 0 when nothing would change, with 65 when something would.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Cells shown of each indicator that changes.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(..=i64::from(CELLS_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(..=CELLS_MAX))]
     cells: u16,
     #[command(flatten)]
     config: ConfigArgs,

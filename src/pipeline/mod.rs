@@ -5,6 +5,7 @@
 //! are the proofs that one step hands to the next, so the steps cannot be written in another order.
 
 mod asked;
+mod expected;
 mod explain;
 mod foresee;
 mod gather;
@@ -35,7 +36,7 @@ use crate::source;
 use crate::state::{SnapshotContent, State};
 
 use gather::{Gathered, HOUSEKEEPING_INTERVAL};
-use standing::Standing;
+use standing::{Standing, Visible};
 use status::Board;
 
 pub use explain::{Explained, explain};
@@ -137,6 +138,12 @@ impl Debt {
         Self { why: why.into(), reason: Reason::Reconcile }
     }
 
+    /// Cases came of agencies that had no value yet; what else the epoch brought is written with them.
+    fn agencies() -> Self {
+        let why = "an agency was met for the first time".to_owned();
+        Self { why, reason: Reason::Several }
+    }
+
     fn places() -> Self {
         let why = "the places of an instance changed".to_owned();
         Self { why, reason: Reason::LocationChange }
@@ -201,12 +208,16 @@ impl Pipeline<'_> {
         let visible = self.standing.absorb(input);
         if visible.places_changed {
             let logged = pending.wait()?;
-            self.standing.hand_over(&mut self.dataflow, visible)?;
-            return self.rebuild(&logged, meta, &Debt::places()).await;
+            return self.rebuild(&logged, meta, visible, &Debt::places()).await;
         }
         if visible.is_empty() {
             let logged = pending.wait()?;
             return self.settle_debt(&logged, meta).await;
+        }
+        if self.interner.read(|dictionary| self.plan.lacks_agencies(dictionary)) {
+            // A case of an agency that no plan knows yet: the new plan has a value for it.
+            let logged = pending.wait()?;
+            return self.rebuild(&logged, meta, visible, &Debt::agencies()).await;
         }
         let changes = meta.overrule(self.dataflow.advance(visible.into_input())?); // pure
         self.standing.count(&changes.held);
@@ -220,22 +231,31 @@ impl Pipeline<'_> {
     /// Compares the tables with the state, once everything that they hold can be known.
     async fn settle_debt(&mut self, logged: &Logged, meta: Meta) -> Result<bool> {
         match self.owed.clone().filter(|_| self.may_settle()) {
-            Some(debt) => self.rebuild(logged, meta, &debt).await,
+            Some(debt) => self.rebuild(logged, meta, Visible::default(), &debt).await,
             None => Ok(true),
         }
     }
 
-    /// Computes everything anew from the records and writes what differs from the tables.
-    async fn rebuild(&mut self, logged: &Logged, meta: Meta, debt: &Debt) -> Result<bool> {
+    /// Computes everything anew from the records and what an epoch makes visible of them, and writes what differs
+    /// from the tables.
+    async fn rebuild(
+        &mut self,
+        logged: &Logged,
+        meta: Meta,
+        visible: Visible,
+        debt: &Debt,
+    ) -> Result<bool> {
         let watch = Stopwatch::now();
         let records = self.dataflow.records()?;
-        (self.options.observe)(&Progress::Computing { records: records.len() as u64 });
+        // Of two versions of one record the later holds.
+        let mut changes = standing::as_changes(records);
+        changes.extend(visible.changes);
+        (self.options.observe)(&Progress::Computing { records: changes.len() as u64 });
         self.plan = compile(&self.config, &self.standing.tree(), &self.interner)?;
         self.dataflow = Dataflow::start(Arc::clone(&self.plan), self.config.workers)?;
-        let complete = self.dataflow.advance(Input {
-            changes: standing::as_changes(records),
-            today: self.standing.today(),
-        })?;
+        let today = self.standing.today();
+        let complete = self.dataflow.advance(Input { changes, today })?;
+        self.standing.recount(&complete.held);
         self.reopen_sink().await?;
         if self.owed.is_some() && !self.may_settle() {
             return Ok(true);

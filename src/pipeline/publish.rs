@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant as Stopwatch};
 
 use super::gather::HOUSEKEEPING_INTERVAL;
+use super::standing::Visible;
 use super::{Debt, Meta, Pipeline, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Changes, Durable, Logged, Reason};
@@ -50,7 +51,7 @@ impl Pipeline<'_> {
                 Ok(written) => break written,
                 Err(error) if error.kind() == Kind::DataDiffers => {
                     let debt = Debt::reconcile(error.to_string());
-                    return Box::pin(self.rebuild(logged, meta, &debt)).await;
+                    return Box::pin(self.rebuild(logged, meta, Visible::default(), &debt)).await;
                 }
                 Err(error) => {
                     if !self.wait_for_postgres(error, &mut patience).await? {

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dataflow::{Dataflow, Input};
-use crate::error::Result;
+use crate::dataflow::Input;
 use crate::model::{
     Arrival, Backfill, Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange,
     RecordKey,
@@ -130,15 +129,6 @@ impl Standing {
         self.replayed.contains(&instance)
     }
 
-    /// Lets the dataflow see what an epoch changed, for callers that do not want to know what follows from it.
-    pub(super) fn hand_over(&mut self, dataflow: &mut Dataflow, visible: Visible) -> Result<()> {
-        if !visible.changes.is_empty() || visible.today.is_some() {
-            let changes = dataflow.advance(visible.into_input())?;
-            self.count(&changes.held);
-        }
-        Ok(())
-    }
-
     pub(super) fn is_released(&self, instance: Code) -> bool {
         self.released.contains(&instance)
     }
@@ -157,6 +147,12 @@ impl Standing {
             let count = self.counts.entry(*instance).or_default();
             *count = count.saturating_add_signed(*more);
         }
+    }
+
+    /// Notes how many records there are, when all were counted anew.
+    pub(super) fn recount(&mut self, held: &BTreeMap<Code, i64>) {
+        self.counts.clear();
+        self.count(held);
     }
 
     /// Records of all instances that are published.

@@ -184,8 +184,7 @@ impl<'a> Pipeline<'a> {
         }
         let logged = self.state.logged(epoch)?;
         if visible.places_changed {
-            self.standing.hand_over(&mut self.dataflow, visible)?;
-            return self.rebuild(&logged, meta, &Debt::places()).await;
+            return self.rebuild(&logged, meta, visible, &Debt::places()).await;
         }
         let watch = Stopwatch::now();
         let changes = meta.overrule(self.dataflow.advance(visible.into_input())?);

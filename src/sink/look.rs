@@ -13,7 +13,7 @@ use super::identifier::{Identifier, literal};
 use super::tables::VALUES;
 use super::{Position, RunId, Settings, schema_name};
 use crate::error::{Error, Kind, Result};
-use crate::indicator::{Catalog, CellText, Naming};
+use crate::indicator::{Catalog, CellText, Fingerprint, Naming};
 use crate::model::{Changes, Day, Epoch};
 
 use outlook::Outlooker;
@@ -82,15 +82,24 @@ impl Look {
             return Ok(None);
         }
         let sql = format!(
-            "SELECT epoch, fingerprint, uuid_send(run_id), uuid_send(pipeline_id), pack
-               FROM {schema}.tonle_pipeline WHERE epoch > 0 AND fingerprint IS NOT NULL"
+            "SELECT epoch, fingerprint, uuid_send(run_id), uuid_send(pipeline_id), pack, {}, {}, {}
+               FROM {schema}.tonle_pipeline p WHERE epoch > 0 AND fingerprint IS NOT NULL",
+            of_later_version("instances_fingerprint"),
+            of_later_version("places_fingerprint"),
+            of_later_version("agencies_fingerprint"),
         );
         let row = self.client.query_opt(&sql, &[]).await.map_err(failed(DOING))?;
         let Some(row) = row else { return Ok(None) };
+        let number = |index| row.get::<_, i64>(index).cast_unsigned();
         let id = |bytes: Option<Vec<u8>>| Some(u128::from_be_bytes(bytes?.try_into().ok()?));
         Ok(Some(Position {
             epoch: Epoch(row.get::<_, i64>(0).cast_unsigned()),
-            fingerprint: row.get::<_, i64>(1).cast_unsigned(),
+            fingerprint: Fingerprint {
+                packs: number(1),
+                instances: number(5),
+                places: number(6),
+                agencies: number(7),
+            },
             run: RunId(id(row.get(2)).ok_or_else(|| Error::bug("a run id is not 16 bytes"))?),
             pipeline: id(row.get(3)),
             pack: row.get(4),
@@ -200,4 +209,9 @@ mod tests {
         assert_eq!(figure_text(3, Some(10), None), "3/10");
         assert_eq!(figure_text(40, Some(8), Some(4.5)), "40/8, median 4.5");
     }
+}
+
+/// A number of the row `p` in a column that tables of an older version do not have yet; 0 there.
+fn of_later_version(column: &str) -> String {
+    format!("coalesce((to_jsonb(p)->>'{column}')::bigint, 0)")
 }

@@ -30,7 +30,9 @@ const INCOMPLETE: &str = "incomplete_data";
 pub(super) fn definition() -> Result<Definition> {
     let missing = || Error::bug("the pack primero-parity is not in the program");
     let pack = PackText::shipped(PACK).ok_or_else(missing)?;
-    let mut text = "[pack]\nid = \"reconcile\"\nversion = \"1.0.0\"\n".to_owned();
+    let mut text =
+        "[pack]\nid = \"reconcile\"\nversion = \"1.0.0\"\ntitle = { en = \"Variants\" }\n"
+            .to_owned();
     for (code, subform) in row_reports() {
         for (suffix, population) in [("", "enabled"), (".disabled", "all")] {
             for (infix, placed, periods) in [
@@ -46,7 +48,7 @@ pub(super) fn definition() -> Result<Definition> {
                 // Writing to a text cannot fail.
                 let _ = write!(
                     text,
-                    "[indicators.\"{code}{infix}.cases{suffix}\"]\ncount = \"cases with {subform}\"\n\
+                    "[indicators.\"{code}{infix}.cases{suffix}\"]\ntitle = {{ en = \"Cases\" }}\ncount = \"cases with {subform}\"\n\
                      population = \"{population}\"\n{rows}placed = {placed}\n{periods}\
                      tables = [[\"age\", \"sex\"]]\n"
                 );
