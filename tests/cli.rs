@@ -38,7 +38,8 @@ fn line_of(program: &Program, file: &str, word: &str) -> usize {
 #[test]
 fn help_names_every_command_and_exit_code() {
     let help = bare(&["--help"]);
-    let commands = ["demo", "run", "check", "verify", "plan", "explain", "test", "freeze", "sim"];
+    let commands =
+        ["demo", "run", "check", "config", "verify", "plan", "explain", "test", "freeze", "sim"];
     expect(
         &help,
         0,

@@ -3,18 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod config;
 mod contract_sim;
 mod contract_source;
 mod crash;
 mod faults;
 mod figures;
 mod freeze;
+mod malformed;
 mod oracle;
 mod packs;
 mod parity;
 mod path;
 mod privacy;
-mod reconcile;
 mod sink;
 mod state;
 mod support;

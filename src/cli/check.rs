@@ -2,9 +2,9 @@
 
 use super::{ConfigArgs, say};
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::indicator::schema_of;
-use crate::model::{Interner, LocationTree, Schema};
+use crate::error::{Error, Kind, Result};
+use crate::indicator::{LabelFinding, schema_of};
+use crate::model::{Interner, LocationTree, RecordType, Schema};
 use crate::pipeline::compile;
 use crate::{sink, source};
 
@@ -26,7 +26,12 @@ async fn check(config: &Config) -> Result<()> {
     let mut failure = None;
     for instance in &config.instances {
         match source::check(instance, &schema).await {
-            Ok(findings) => tell(instance, &findings),
+            Ok(findings) => {
+                tell(instance, &findings);
+                if let Err(error) = compare_labels(config, instance, &schema).await {
+                    failure.get_or_insert(error);
+                }
+            }
             Err(error) => {
                 say(format!("instance   {}: FAILED: {error}", instance.name));
                 failure.get_or_insert(error);
@@ -53,6 +58,56 @@ async fn check(config: &Config) -> Result<()> {
             Ok(())
         }
         Some(error) => Err(summary(error)),
+    }
+}
+
+/// Compares what a server calls its options with what the packs assert.
+async fn compare_labels(
+    config: &Config,
+    instance: &source::Settings,
+    schema: &Schema,
+) -> Result<()> {
+    let definitions = config.instance_definitions();
+    let this = definitions.iter().find(|one| one.name == instance.name);
+    let Some(this) = this.filter(|_| config.definition.asserts_labels()) else { return Ok(()) };
+    let labels = match source::labels_of(instance, schema).await {
+        Ok(Some(labels)) => labels,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            say(format!("           labels asserted by concepts were not compared: {error}"));
+            return Ok(());
+        }
+    };
+    let label_of = |field: &str, id: &str| source::FieldLabels::label(&labels, field, id);
+    let findings = config.definition.label_findings(this, label_of);
+    let (wrong, absent): (Vec<_>, Vec<_>) =
+        findings.iter().partition(|finding| finding.found.is_some());
+    // Forms of incidents do not hold the fields of cases.
+    let is_asked = |finding: &&&LabelFinding| {
+        let has_field = labels.iter().any(|one| one.field == finding.field);
+        instance.record_type == RecordType::Case || has_field
+    };
+    let absent: Vec<_> = absent.iter().filter(is_asked).collect();
+    if !absent.is_empty() {
+        let ids: Vec<_> = absent.iter().map(|one| format!("{} {:?}", one.field, one.id)).collect();
+        say(format!(
+            "           labels asserted by concepts that the server does not give: {}",
+            ids.join(", ")
+        ));
+    }
+    for finding in &wrong {
+        say(format!("           FAILED: {finding}"));
+    }
+    match wrong.as_slice() {
+        [] => Ok(()),
+        [first, ..] => {
+            let doing = format!("instance {:?}: comparing labels: {first}", instance.name);
+            Err(Error::new(Kind::DataDiffers, doing).advise(format!(
+                "ask what the option means there; then correct assert_labels, or give the concept other ids there: \
+                 [concepts.{}] instances.{} = […]",
+                first.concept, instance.name
+            )))
+        }
     }
 }
 

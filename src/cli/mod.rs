@@ -1,6 +1,7 @@
 //! The commands: one file each, each one call into the library.
 
 mod check;
+mod config;
 mod demo;
 mod explain;
 mod freeze;
@@ -40,6 +41,8 @@ enum Command {
     Run(run::Args),
     /// Check configuration, packs, each Primero and Postgres; say what would be read and written.
     Check(ConfigArgs),
+    /// Show the configuration that holds and where it came from, or the JSON Schema of a pack.
+    Config(config::Args),
     /// Compute everything anew from the state with a plain batch function and compare every table.
     ///
     /// Ends with 0 when they are equal, with 65 when they differ.
@@ -72,10 +75,13 @@ struct ConfigArgs {
 impl ConfigArgs {
     /// Reads the configuration and starts the log as it says.
     fn read(&self, workers: Option<usize>) -> Result<Config> {
-        let overrides = Overrides { workers, database_url: self.database_url.clone() };
-        let config = Config::read(&self.config, &overrides)?;
+        let config = Config::read(&self.config, &self.overrides(workers))?;
         report::init(config.log_format, config.log_level)?;
         Ok(config)
+    }
+
+    fn overrides(&self, workers: Option<usize>) -> Overrides {
+        Overrides { workers, database_url: self.database_url.clone() }
     }
 }
 
@@ -88,6 +94,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -1,6 +1,7 @@
 //! The configuration: one TOML file and a few flags, read loosely once, checked, and from then on known to be sound.
 
 mod meaning;
+mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,6 +31,9 @@ const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 
 /// The schema of the tables, unless the file says otherwise.
 const SCHEMA_DEFAULT: &str = "tonle";
+
+/// The JSON Schema of a configuration file.
+pub const CONFIG_SCHEMA: &str = include_str!("config.schema.json");
 
 /// What the command line may say over the file.
 #[derive(Clone, Debug, Default)]
@@ -109,19 +113,9 @@ impl Config {
     /// # Errors
     /// A configuration error with file, line and key.
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self> {
-        let doing = format!("reading {}", path.display());
-        let text = fs::read_to_string(path).map_err(|e| {
-            Error::config(&doing)
-                .caused_by(e)
-                .advise("--config names the file; README has a first one")
-        })?;
-        if text.len() > CONFIG_BYTES_MAX {
-            return Err(Error::config(format!("{doing}: longer than 1 MiB")));
-        }
-        let raw: RawConfig =
-            toml::from_str(&text).map_err(|error| misread(&doing, &text, &error))?;
-        Checker { doing, text: &text, directory: path.parent().unwrap_or(Path::new("")) }
-            .check(raw, overrides)
+        let text = text_of(path)?;
+        let (checker, raw) = Checker::new(path, &text)?;
+        checker.check(raw, overrides)
     }
 
     /// What the packs do not say of each instance, in order.
@@ -146,13 +140,31 @@ impl Config {
     }
 }
 
+fn text_of(path: &Path) -> Result<String> {
+    let doing = format!("reading {}", path.display());
+    let text = fs::read_to_string(path).map_err(|e| {
+        Error::config(&doing).caused_by(e).advise("--config names the file; README has a first one")
+    })?;
+    if text.len() > CONFIG_BYTES_MAX {
+        return Err(Error::config(format!("{doing}: longer than 1 MiB")));
+    }
+    Ok(text)
+}
+
 struct Checker<'a> {
     doing: String,
     text: &'a str,
     directory: &'a Path,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn new(path: &'a Path, text: &'a str) -> Result<(Self, RawConfig)> {
+        let doing = format!("reading {}", path.display());
+        let raw = toml::from_str(text).map_err(|error| misread(&doing, text, &error))?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Ok((Self { doing, text, directory }, raw))
+    }
+
     fn check(&self, raw: RawConfig, overrides: &Overrides) -> Result<Config> {
         let workers = overrides.workers.or(raw.workers).unwrap_or(1);
         if !(1..=WORKERS_MAX).contains(&workers) {
@@ -194,6 +206,10 @@ impl Checker<'_> {
     }
 
     fn packs(&self, raw: &Spanned<Vec<String>>) -> Result<Arc<Definition>> {
+        Definition::read(self.pack_texts(raw)?).map(Arc::new)
+    }
+
+    fn pack_texts(&self, raw: &Spanned<Vec<String>>) -> Result<Vec<PackText>> {
         let texts = raw.get_ref().iter().map(|name| match PackText::shipped(name) {
             Some(text) => Ok(text),
             None => self.pack_file(raw, name),
@@ -203,7 +219,7 @@ impl Checker<'_> {
             let wrong = Error::config("expected at least one pack, for example [\"cp-core\"]");
             return Err(self.at(raw, "packs", wrong));
         }
-        Definition::read(texts).map(Arc::new)
+        Ok(texts)
     }
 
     fn pack_file(&self, raw: &Spanned<Vec<String>>, name: &str) -> Result<PackText> {

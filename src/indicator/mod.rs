@@ -4,6 +4,7 @@
 //! instances of one pipeline.
 
 mod alarm;
+mod assertion;
 mod breakdown;
 mod breaks;
 mod catalog;
@@ -18,6 +19,7 @@ mod filter;
 mod instance;
 mod judge;
 mod lifecycle;
+mod merged;
 mod naming;
 mod pack;
 mod part;
@@ -33,6 +35,7 @@ mod terms;
 mod value;
 mod words;
 
+pub use assertion::LabelFinding;
 pub use catalog::{
     Catalog, CellText, Column, ColumnType, DimensionText, Extract, Fingerprint, IndicatorText,
     Labels, Naming, OptionText, Value,
@@ -42,6 +45,7 @@ pub use dimension::AGENCIES_MAX;
 pub use extract::CodedRow;
 pub use instance::InstanceDefinition;
 pub use judge::Judgement;
+pub use merged::{Declaration, Lines, PACK_SCHEMA, merged};
 pub use naming::ALL;
 pub use pack::{PACK_BYTES_MAX, PackText, SHIPPED};
 pub use plan::{Plan, schema_of};

@@ -13,6 +13,9 @@ use crate::indicator::spelling::{line_of, misread, nearest};
 /// Longest pack file that is read, in bytes.
 pub const PACK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Most names that an error lists as those that exist.
+const NAMES_TOLD_MAX: usize = 12;
+
 /// The text of a pack and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackText {
@@ -129,8 +132,13 @@ impl RawPacks {
         name: &str,
         valid: impl Iterator<Item = &'a str>,
     ) -> Error {
-        let near = nearest(name, valid);
-        let hint = near.map_or(String::new(), |known| format!("; the nearest is {known:?}"));
+        let valid: Vec<_> = valid.collect();
+        let hint = match nearest(name, valid.iter().copied()) {
+            Some(known) => format!("; the nearest is {known:?}"),
+            None if valid.is_empty() => "; none is declared".to_owned(),
+            None if valid.len() <= NAMES_TOLD_MAX => format!("; expected one of {valid:?}"),
+            None => format!("; expected one of the {} that are declared", valid.len()),
+        };
         self.error(place, key, format!("there is no {what} {name:?}{hint}"))
     }
 }

@@ -149,7 +149,7 @@ pub(super) enum RawValue {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAge {
-    pub(super) born: Spanned<String>,
+    pub(super) born: Option<Spanned<String>>,
     pub(super) on: Spanned<String>,
     pub(super) otherwise: Option<Spanned<String>>,
     pub(super) recorded_on: Option<Spanned<String>>,

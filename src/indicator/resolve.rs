@@ -159,8 +159,10 @@ impl Resolver<'_> {
         if types.contains(&found.field_type) {
             return Ok(path);
         }
-        let wrong = format!("{name} is of type {:?}, expected one of {types:?}", found.field_type);
-        Err(self.raw.error(place, key, wrong.to_lowercase()))
+        let expected: Vec<_> = types.iter().map(|field_type| type_name(*field_type)).collect();
+        let (own, expected) = (type_name(found.field_type), expected.join(" or "));
+        let wrong = format!("{name} is of type {own}, expected a field of type {expected}");
+        Err(self.raw.error(place, key, wrong))
     }
 
     pub(super) fn field(&self, path: &Path) -> &FieldDefinition {
@@ -231,7 +233,17 @@ impl Resolver<'_> {
                 Some(_) => Err(self.raw.error(&place, key, "expected a field of the case")),
             }
         };
-        let born = of_case(&raw.born, &[FieldType::BirthMonth])?;
+        let known = |born: &&Spanned<String>| {
+            let field = self.definition.fields.get(born.get_ref());
+            field.is_some_and(|field| field.field_type == FieldType::BirthMonth)
+        };
+        let Some(born) = raw.born.as_ref().filter(known) else {
+            let place = raw.born.as_ref().map_or(place.clone(), |born| place.part(born));
+            let wrong = "an age needs `born`, a field of type birth_month; add date_of_birth = \"birth_month\" \
+                         to [fields] and write born = \"date_of_birth\"";
+            return Err(self.raw.error(&place, key, wrong));
+        };
+        let born = born.get_ref().clone();
         let otherwise = raw.otherwise.as_ref().map(|name| of_case(name, &[FieldType::Integer]));
         let recorded_on = raw.recorded_on.as_ref().map(|name| of_case(name, DATES));
         Ok(ValueDefinition::Age {
@@ -280,6 +292,23 @@ pub(super) const ANY_TYPE: &[FieldType] = &[
     FieldType::Worker,
     FieldType::Dates,
 ];
+
+/// A type as it is written in a pack.
+fn type_name(field_type: FieldType) -> &'static str {
+    match field_type {
+        FieldType::Option => "option",
+        FieldType::Options => "options",
+        FieldType::Boolean => "boolean",
+        FieldType::Integer => "integer",
+        FieldType::Date => "date",
+        FieldType::Datetime => "datetime",
+        FieldType::BirthMonth => "birth_month",
+        FieldType::Location => "location",
+        FieldType::Agency => "agency",
+        FieldType::Worker => "worker",
+        FieldType::Dates => "dates",
+    }
+}
 
 fn field_of(raw: &RawField) -> FieldDefinition {
     FieldDefinition { field_type: raw.field_type, values: raw.values.clone() }

@@ -129,6 +129,7 @@ impl Pipeline<'_> {
                 }
             }
             Event::Labels { instance, labels } => {
+                self.compare_labels(instance, &labels);
                 self.board.labels(instance, labels);
                 self.is_described = false;
             }

@@ -10,6 +10,7 @@ mod explain;
 mod foresee;
 mod gather;
 mod glance;
+mod labels;
 /// Comparison with the figures of Primero's own reports.
 pub mod parity;
 mod publish;

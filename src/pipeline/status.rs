@@ -35,6 +35,8 @@ struct Entry {
     status: InstanceStatus,
     total: Option<u64>,
     begun: Stopwatch,
+    /// Which labels are not as the packs assert.
+    labels_differ: Option<String>,
 }
 
 impl Board {
@@ -44,7 +46,14 @@ impl Board {
             let status = InstanceStatus { instance: name.clone(), state, ..Default::default() };
             (
                 *code,
-                Entry { name: name.clone(), number, status, total: None, begun: Stopwatch::now() },
+                Entry {
+                    name: name.clone(),
+                    number,
+                    status,
+                    total: None,
+                    begun: Stopwatch::now(),
+                    labels_differ: None,
+                },
             )
         };
         Self {
@@ -144,6 +153,15 @@ impl Board {
         self.labels.insert(instance, labels);
     }
 
+    /// Notes which labels of an instance are not as the packs assert; says whether that is new.
+    pub(super) fn labels_differ(&mut self, instance: Code, what: Option<String>) -> bool {
+        let Some(entry) = self.entries.get_mut(&instance) else { return false };
+        let is_new = entry.labels_differ != what;
+        entry.labels_differ = what;
+        self.is_stale |= is_new;
+        is_new
+    }
+
     /// Labels that the servers gave for values that the catalog publishes, in the order of the instances.
     pub(super) fn all_labels(&self, plan: &Plan) -> Vec<OptionText> {
         let mut texts = Vec::new();
@@ -201,6 +219,7 @@ impl Pipeline<'_> {
                     }),
                     backfill: self.standing.backfill(*code).map(|b| b.fields.join(", ")),
                     at: now(),
+                    last_error: entry.status.last_error.clone().or(entry.labels_differ.clone()),
                     ..entry.status.clone()
                 })
                 .collect();

@@ -1,7 +1,7 @@
 //! Everything the program can say while it runs, as one enum, and what it counts.
 //!
 //! **Invariant:** nothing of a record is here: an event carries counts, durations, names of
-//! instances and of fields, and fixed words. Only this module names `tracing`, and only what is said
+//! instances, of fields and of options, and fixed words. Only this module names `tracing`, and only what is said
 //! here is ever written: libraries log addresses and parameters of statements when they are asked
 //! for details, so they are never asked.
 
@@ -57,6 +57,15 @@ pub enum Event<'a> {
     CasesRefused { instance: &'a str, count: u64, why: &'static str },
     /// Values did not fit the declared type of their field and count as not recorded.
     MisfitsCounted { instance: &'a str, field: &'a str, count: u64 },
+    /// A server calls an option otherwise than a pack asserts: it may mean something else there.
+    LabelDiffers {
+        instance: &'a str,
+        concept: &'a str,
+        field: &'a str,
+        id: &'a str,
+        expected: &'a str,
+        found: &'a str,
+    },
     /// Postgres could not be written to and is tried again; the sources wait.
     SinkRetried { attempt: u32, wait: Duration, error: &'a Error },
     /// Postgres takes epochs again.
@@ -107,6 +116,13 @@ pub fn emit(event: &Event<'_>) {
         }
         Event::CasesRefused { instance, count, why } => {
             warn!(instance, count, why, "refused cases");
+        }
+        Event::LabelDiffers { instance, concept, field, id, expected, found } => {
+            let advice = "ask what the option means there, then mend the pack or give the concept ids of this instance";
+            warn!(
+                instance,
+                concept, field, id, expected, found, advice, "found an option with another label"
+            );
         }
         Event::MisfitsCounted { instance, field, count } => {
             debug!(instance, field, count, "took values that do not fit as not recorded");
@@ -292,6 +308,14 @@ mod tests {
             Event::SourceStopped { instance, error },
             Event::CasesRefused { instance, count, why: "the id is missing" },
             Event::MisfitsCounted { instance, field, count },
+            Event::LabelDiffers {
+                instance,
+                concept: "residential",
+                field,
+                id: "residential_care",
+                expected: "Residential care",
+                found: "Other",
+            },
             Event::SinkRetried { attempt, wait, error },
             Event::SinkRecovered { attempts },
             Event::WebStarted { address: SocketAddr::from(([127, 0, 0, 1], 80)) },

@@ -25,8 +25,20 @@ pub(super) fn lookups() -> Vec<Value> {
     words::LOOKUPS.iter().enumerate().map(lookup).collect()
 }
 
+/// Labels that do not follow from the id.
+const LABELS: [(&str, &str); 5] = [
+    ("parent_s", "Parent(s)"),
+    ("kinship_care_extended_family", "Kinship care / extended family"),
+    ("customary_caregiver_s", "Customary caregiver(s)"),
+    ("caafag", "CAAFAG"),
+    ("after_reunification", "Follow up After Reunification"),
+];
+
 /// `physically_or_mentally_abused` → `Physically or mentally abused`; a trailing number is dropped.
 fn label(id: &str) -> String {
+    if let Some((_, label)) = LABELS.iter().find(|(known, _)| *known == id) {
+        return (*label).to_owned();
+    }
     let words: Vec<&str> = id.split('_').filter(|word| word.parse::<u32>().is_err()).collect();
     let mut text = words.join(" ");
     if let Some(first) = text.get_mut(..1) {

@@ -97,6 +97,35 @@ impl Address {
         })
     }
 
+    /// The address as a URL again, without its password.
+    pub fn without_password(&self) -> String {
+        let encode = |text: &str| {
+            url::form_urlencoded::byte_serialize(text.as_bytes())
+                .collect::<String>()
+                .replace('+', "%20")
+        };
+        let (user, database) = (encode(&self.user), encode(&self.database));
+        let is_socket = self.host.starts_with('/');
+        let host = match self.host.contains(':') {
+            _ if is_socket => String::new(),
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        let mut text = format!("postgres://{user}@{host}:{}/{database}?sslmode=", self.port);
+        match &self.protection {
+            Protection::None => text += "disable",
+            Protection::Verified { roots: None } => text += "verify-full",
+            Protection::Verified { roots: Some(file) } => {
+                text += &format!("verify-full&sslrootcert={}", encode(&file.to_string_lossy()));
+            }
+        }
+        text += &format!("&connect_timeout={}", self.connect_timeout.as_secs());
+        if is_socket {
+            text += &format!("&host={}", encode(&self.host));
+        }
+        text
+    }
+
     pub(super) fn password(&self) -> Option<&Secret> {
         self.password.as_ref()
     }

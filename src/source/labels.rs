@@ -20,6 +20,18 @@ pub struct FieldLabels {
     pub values: Vec<(String, BTreeMap<String, String>)>,
 }
 
+impl FieldLabels {
+    /// What an option id of a field is called, if any of these says so.
+    pub fn label<'a>(
+        all: &'a [Self],
+        field: &str,
+        id: &str,
+    ) -> Option<&'a BTreeMap<String, String>> {
+        let values = all.iter().filter(|one| one.field == field).flat_map(|one| &one.values);
+        values.filter(|(value, _)| value == id).map(|(_, labels)| labels).next()
+    }
+}
+
 /// A page of lookups, or the list of forms.
 #[derive(Deserialize)]
 struct Reply<T> {

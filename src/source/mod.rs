@@ -24,12 +24,14 @@ mod pseudonym;
 mod places;
 mod labels;
 mod managed;
+mod asserted;
 mod probe;
 #[cfg(test)]
 mod scripted;
 mod outlet;
 mod stumble;
 mod settings;
+mod defaults;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,8 @@ use self::replay::Replay;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, Schema, Secret};
 
+pub use asserted::labels_of;
+pub use defaults::defaults;
 pub use given::{Given, given_places};
 pub use labels::FieldLabels;
 pub use managed::{ReportCell, ReportQuery, ReportReader, ReportValue};

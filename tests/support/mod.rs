@@ -6,3 +6,4 @@ pub(crate) mod packs;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod replay;
+pub(crate) mod schema;
