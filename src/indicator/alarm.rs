@@ -83,9 +83,9 @@ impl Plan {
             let closes = interval.to.is_some_and(moved);
             !moved(interval.from) && !closes && (is_quiet || is_past || interval.from > after)
         });
-        let may_be_open = intervals.iter().any(|interval| {
-            interval.from <= after && interval.to.is_none_or(|to| to > before)
-        });
+        let may_be_open = intervals
+            .iter()
+            .any(|interval| interval.from <= after && interval.to.is_none_or(|to| to > before));
         lives_on
             && !self.wakes(&self.alarms.breaks, case, moved)
             && !(may_be_open && self.wakes(&self.alarms.breaks_while_open, case, moved))

@@ -199,6 +199,11 @@ pub fn figure_text(numerator: i64, denominator: Option<i64>, median: Option<f64>
     text
 }
 
+/// A number of the row `p` in a column that tables of an older version do not have yet; 0 there.
+fn of_later_version(column: &str) -> String {
+    format!("coalesce((to_jsonb(p)->>'{column}')::bigint, 0)")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,9 +214,4 @@ mod tests {
         assert_eq!(figure_text(3, Some(10), None), "3/10");
         assert_eq!(figure_text(40, Some(8), Some(4.5)), "40/8, median 4.5");
     }
-}
-
-/// A number of the row `p` in a column that tables of an older version do not have yet; 0 there.
-fn of_later_version(column: &str) -> String {
-    format!("coalesce((to_jsonb(p)->>'{column}')::bigint, 0)")
 }

@@ -54,7 +54,7 @@ fn the_places_change_under_live_edits() {
     });
     let unmoved = "SELECT count(*) FROM tonle.changes JOIN tonle.indicator_values USING (cell)
         WHERE reason = 'location change' AND district = 'all' AND province = 'all'
-          AND worker_province = 'all' AND incident_province = 'all'";
+          AND worker_province = 'all' AND incident_province = 'all' AND caregiver_province = 'all'";
     assert_eq!(program.query(unmoved), "0");
     let moved = "SELECT count(*) > 0 FROM tonle.changes WHERE reason = 'location change'";
     assert_eq!(program.query(moved), "t");
