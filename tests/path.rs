@@ -111,7 +111,9 @@ fn assert_wide_as_long(program: &Program) {
         'Other value')), count(DISTINCT province_kind) FROM tonle.v_province_sex";
     assert_eq!(program.query(figures), "t|t|2", "provinces and the country");
     assert_eq!(
-        program.query("SELECT label->>'km' FROM tonle.options WHERE value = 'female'"),
+        program.query(
+            "SELECT label->>'km' FROM tonle.options WHERE dimension = 'sex' AND value = 'female'"
+        ),
         "ស្រី"
     );
     let silent = "SELECT count(*) FROM tonle.data_dictionary WHERE coalesce(meaning, '') = ''";

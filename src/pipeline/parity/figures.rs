@@ -48,7 +48,8 @@ pub(super) fn definition() -> Result<Definition> {
                 // Writing to a text cannot fail.
                 let _ = write!(
                     text,
-                    "[indicators.\"{code}{infix}.cases{suffix}\"]\ntitle = {{ en = \"Cases\" }}\ncount = \"cases with {subform}\"\n\
+                    "[indicators.\"{code}{infix}.cases{suffix}\"]\ntitle = {{ en = \"Cases\" }}\n\
+                     count = \"cases with {subform}\"\n\
                      population = \"{population}\"\n{rows}placed = {placed}\n{periods}\
                      tables = [[\"age\", \"sex\"]]\n"
                 );

@@ -88,13 +88,16 @@ pub(super) enum Scope {
 
 impl Scope {
     /// From the total of a report on cases, and how many cases are visible: enabled ones, and all.
+    ///
+    /// A report counts all disabled cases or none. A total between the two is of a wider scope without them, or of a
+    /// narrower one with them: whichever needs fewer cases.
     pub(super) fn of(reported: i64, enabled: i64, all: i64) -> Option<Self> {
-        if reported > all {
-            Some(Self::Wider)
-        } else if reported < enabled {
-            Some(Self::Narrower)
-        } else {
+        if reported == enabled || reported == all {
             None
+        } else if reported > all || (reported > enabled && reported - enabled < all - reported) {
+            Some(Self::Wider)
+        } else {
+            Some(Self::Narrower)
         }
     }
 
@@ -268,6 +271,8 @@ mod tests {
     fn the_scope_is_told_by_totals_that_only_other_cases_explain() {
         assert_eq!(Scope::of(307, 307, 317), None);
         assert_eq!(Scope::of(317, 307, 317), None);
+        assert_eq!(Scope::of(307, 304, 314), Some(Scope::Wider));
+        assert_eq!(Scope::of(312, 304, 314), Some(Scope::Narrower));
         assert_eq!(Scope::of(317, 200, 210), Some(Scope::Wider));
         assert_eq!(Scope::of(50, 200, 210), Some(Scope::Narrower));
     }
