@@ -51,7 +51,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
         ("placed = \"stock\"", "placed = \"stok\""),
         ("[\"month\"", "[\"mounth\""),
         ("concept = \"separated\"", "concpet = \"separated\""),
-        ("version = \"1", "verzion = \"1"),
+        ("version = \"2", "verzion = \"2"),
         ("bands = [\"0-5\"", "bands = [5"),
         ("month_of = \"date_closure\"", "month_off = \"date_closure\""),
     ] {

@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::consolidation::consolidate;
+use differential_dataflow::difference::Semigroup;
+use hashbrown::HashMap;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Operator;
+use timely::dataflow::operators::{Capability, Operator};
 
 use crate::dataflow::graph::Time;
 use crate::dataflow::upsert::{Dated, Version};
@@ -15,8 +17,12 @@ use crate::dataflow::worker::Outbox;
 use crate::indicator::{CodedRow, Judgement, Plan};
 use crate::model::{FineCell, Measure};
 
+/// Most finest cells that are summed up before they are handed on. About 32 MB.
+const SUMS_MAX: usize = 1 << 20;
+
 /// What the new version of each case contributes more or less than its old one. What both contribute never
-/// enters the graph.
+/// enters the graph, and what many cases contribute to one cell enters it as one sum: of a first load the graph
+/// sorts the cells, not every contribution of every case.
 pub(super) fn contributions<'scope>(
     versions: Stream<'scope, Time, Vec<Version>>,
     plan: &Arc<Plan>,
@@ -28,22 +34,43 @@ pub(super) fn contributions<'scope>(
         "Contributions",
         |_, _| {
             let mut judgement = Judgement::default();
+            let mut sums = Sums::default();
             move |input, output| {
+                let mut epoch: Option<Capability<Time>> = None;
                 input.for_each(|capability, versions| {
                     let Some(time) = capability.least().copied() else { return };
-                    let mut session = output.session(&capability);
+                    if epoch.as_ref().is_none_or(|epoch| *epoch.time() != time)
+                        || sums.len() > SUMS_MAX
+                    {
+                        if let Some(epoch) = &epoch {
+                            let sums = sums.drain().map(|(cell, sum)| (cell, *epoch.time(), sum));
+                            output.session(epoch).give_iterator(sums.filter(is_something));
+                        }
+                        epoch = Some(capability.delayed(&time, 0));
+                    }
                     for version in versions.drain(..) {
                         judge_both(&plan, &version, &mut judgement);
                         let changed = judgement.contributions.iter().map(|(fine, _)| fine.cell());
                         outbox.note(&plan, &version, changed);
                         for (cell, measure) in judgement.contributions.drain(..) {
-                            session.give((cell, time, measure));
+                            sums.entry(cell).or_default().plus_equals(&measure);
                         }
                     }
                 });
+                if let Some(epoch) = &epoch {
+                    let sums = sums.drain().map(|(cell, sum)| (cell, *epoch.time(), sum));
+                    output.session(epoch).give_iterator(sums.filter(is_something));
+                }
             }
         },
     )
+}
+
+/// Contributions by cell. The order in which they are handed on decides nothing: the graph sorts them.
+type Sums = HashMap<FineCell, Measure, foldhash::fast::FixedState>;
+
+fn is_something(update: &(FineCell, Time, Measure)) -> bool {
+    !update.2.is_empty()
 }
 
 fn judge_both(plan: &Plan, version: &Version, judgement: &mut Judgement) {
