@@ -812,6 +812,7 @@ async fn tables_of_the_first_version_are_brought_along() {
     world.sink = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
     // What the tables follow besides the packs was not written down then: a start would reconcile.
     let Fingerprint { instances, places, agencies, .. } = catalog().fingerprint;
+    let [instances, places, agencies] = [instances, places, agencies].map(u64::cast_signed);
     let follows = format!(
         "UPDATE {schema}.tonle_pipeline SET instances_fingerprint = {instances},
              places_fingerprint = {places}, agencies_fingerprint = {agencies}"
