@@ -19,6 +19,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tonle::sim::{Fault, Sim};
 
+use crate::support::first_sight;
 use crate::support::program::{Program, assert_same_tables, cases_of_today, primero};
 
 /// Kills of one test.
@@ -66,15 +67,17 @@ fn a_program_killed_at_random_ends_with_the_same_tables() {
     assert_changes_are_a_chain(&program);
 }
 
-/// The program with the shipped packs, without the periods of earlier years, so that starts are quick; and with
-/// one pack more.
+/// The program with the shipped packs, without the periods of earlier years, so that starts are quick, without what
+/// depends on first sight, and with one pack more.
 fn recent(mut program: Program, more: Option<&str>) -> Program {
     let since = Timestamp::now().to_zoned(TimeZone::UTC).date() - 200.days();
     let recent = format!(
         "[pack]\nid = \"recent\"\nversion = \"1.0.0\"\ntitle = {{ en = \"Recent\" }}\nhistory_start = \"{since}\"\n"
     );
     let mut packs = vec!["cp-core".to_owned(), "cambodia".to_owned()];
-    for (name, text) in [("recent.toml", Some(recent.as_str())), ("more.toml", more)] {
+    let sight = first_sight::without();
+    let always = [("sight.toml", &*sight), ("recent.toml", &*recent)].map(|(n, t)| (n, Some(t)));
+    for (name, text) in always.into_iter().chain([("more.toml", more)]) {
         let Some(text) = text else { continue };
         // By its full path, for other programs use it too.
         let path = program.path(name);

@@ -46,7 +46,7 @@ fn a_load_through_every_fault_loses_nothing() {
         kampot.faults().next(path, 1, Fault::Broken);
         kampot.faults().next(path, 1, Fault::CutBody);
     }
-    let program = Program::new().server_with("kampot", &kampot, MANY_PAGES);
+    let program = Program::reproducible().server_with("kampot", &kampot, MANY_PAGES);
     let ending = program.once(0);
     // Labels are not worth a second attempt within one run.
     let served = kampot.requests().faults;
@@ -61,7 +61,7 @@ fn a_load_through_every_fault_loses_nothing() {
 #[test]
 fn live_edits_through_every_fault_lose_nothing() {
     let kampot = primero(cases_of_today(22, 60));
-    let mut program = Program::new().server_with("kampot", &kampot, MANY_PAGES);
+    let mut program = Program::reproducible().server_with("kampot", &kampot, MANY_PAGES);
     program.start();
     program.wait_until_live("kampot");
     order_all(&kampot, CASES, 1);
@@ -80,7 +80,7 @@ fn live_edits_through_every_fault_lose_nothing() {
 #[test]
 fn while_a_server_says_it_is_empty_no_row_leaves() {
     let kampot = primero(cases_of_today(23, 80));
-    let mut program = Program::new().server("kampot", &kampot);
+    let mut program = Program::reproducible().server("kampot", &kampot);
     program.once(0);
     let (tables, epochs) = (program.tables(), program.query("TABLE tonle.epochs"));
     kampot.faults().at_rate(CASES, 1_000, Fault::FalseEmpty, 1);
@@ -103,7 +103,7 @@ fn while_a_server_says_it_is_empty_no_row_leaves() {
 fn a_refused_password_is_sent_once_and_stops_that_server_only() {
     let (kampot, takeo) = (primero(cases_of_today(24, 50)), primero(cases_of_today(25, 50)));
     kampot.set_password("changed this morning");
-    let mut program = Program::new().server("kampot", &kampot).server("takeo", &takeo);
+    let mut program = Program::reproducible().server("kampot", &kampot).server("takeo", &takeo);
     let ending = program.once(77);
     assert!(ending.text.contains("does not know this user and password"), "{}", ending.text);
     let said = "SELECT state, last_error LIKE '%401%' FROM tonle.sync_status
@@ -148,7 +148,9 @@ fn a_password_that_is_refused_later_removes_nothing() {
 #[test]
 fn postgres_may_go_and_come_back() {
     let kampot = primero(cases_of_today(27, 100));
-    let mut program = Program::with_own_postgres(postgres::private()).server("kampot", &kampot);
+    let mut program = Program::with_own_postgres(postgres::private())
+        .without_first_sight()
+        .server("kampot", &kampot);
     program.start();
     program.wait_until_live("kampot");
     for crash in [false, true] {
@@ -172,7 +174,9 @@ fn postgres_may_go_and_come_back() {
 #[test]
 fn a_stop_while_postgres_is_away_says_so_and_the_next_start_goes_on() {
     let kampot = primero(cases_of_today(28, 60));
-    let mut program = Program::with_own_postgres(postgres::private()).server("kampot", &kampot);
+    let mut program = Program::with_own_postgres(postgres::private())
+        .without_first_sight()
+        .server("kampot", &kampot);
     program.start();
     program.wait_until_live("kampot");
     program.postgres().stop().unwrap();

@@ -110,8 +110,6 @@ fn figures_of_the_recorded_cases_are_those_counted_by_hand() {
     std::fs::write(&places, recorded("locations-hierarchy")["body"].to_string()).unwrap();
     program.set_files("xx", &[&recording("cases.ndjson")], Some(&places));
     program.once(0);
-    // Agencies that were met for the first time get values of their own at the next start.
-    program.once(0);
     program.assert_true_to_state();
 
     let facts = facts();

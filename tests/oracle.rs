@@ -186,19 +186,8 @@ where
     }
 }
 
-/// One history of the shipped packs, which have over sixty indicators, takes as long as many of a random one.
-const HISTORIES_PER_SHIPPED: u32 = 10;
-
-/// A tenth of the histories that PROPTEST_CASES says, or of 256.
-fn fewer() -> ProptestConfig {
-    let config = ProptestConfig::default();
-    ProptestConfig { cases: config.cases.div_ceil(HISTORIES_PER_SHIPPED), ..config }
-}
-
-// A failure prints the seed that repeats it.
+// 256 histories of the shipped packs, or as many as PROPTEST_CASES says; a failure prints the seed that repeats it.
 proptest! {
-    #![proptest_config(fewer())]
-
     #[test]
     fn random_histories(seed in any::<u64>(), workers in 1_usize..4, epochs in 1_usize..8, most in 1_usize..16) {
         incremental_equals_recomputed(seed, Country::new(shipped_packs()), workers, epochs, most);

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tonle::sim::{EditKind, Settings, Sim, generator};
@@ -14,6 +15,42 @@ use crate::support::program::{Program, assert_same_tables, cases_of_today, prime
 
 /// Rows inserted, updated and deleted, by table.
 type Written = BTreeMap<String, [i64; 3]>;
+
+#[test]
+fn a_status_without_a_date_counts_when_it_was_first_seen() {
+    const MONTH: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+    let day = jiff::civil::date(2024, 3, 10);
+    let takeo = primero(Settings { case_count: 0, today: day, ..Settings::default() });
+    let child = id_of(1);
+    let case = json!({ "module_id": "primeromodule-cp", "sex": "female", "status": "open",
+                       "registration_date": "2024-01-10", "tracing_status": "reunified" });
+    takeo.patch(&child, case).unwrap();
+    let program = Program::new().server("takeo", &takeo);
+    program.once(0);
+    let reunified = || {
+        program.query(
+            "SELECT period_start, numerator FROM tonle.indicator_values
+              WHERE indicator = 'CA-01' AND instance = 'takeo' AND period_type = 'month'
+                AND placement_kind = 'family_return' AND sex = 'all' AND province = 'all' AND age_group = 'all'",
+        )
+    };
+    assert_eq!(reunified(), "2024-03-01|1");
+    // The stamp moves, the status stays, and the program begins anew each time.
+    for risk in ["low", "high"] {
+        takeo.advance(MONTH);
+        takeo.patch(&child, json!({ "risk_level": risk })).unwrap();
+        program.once(0);
+        assert_eq!(reunified(), "2024-03-01|1");
+    }
+    takeo.patch(&child, json!({ "tracing_status": "open" })).unwrap();
+    program.once(0);
+    assert_eq!(reunified(), "");
+    takeo.advance(MONTH);
+    takeo.patch(&child, json!({ "tracing_status": "reunified" })).unwrap();
+    program.once(0);
+    assert_eq!(reunified(), "2024-06-01|1");
+    program.assert_true_to_state();
+}
 
 #[test]
 fn a_few_cases_are_counted_as_by_hand() {
@@ -74,7 +111,7 @@ fn a_few_cases_are_counted_as_by_hand() {
 #[test]
 fn live_edits_of_several_servers_arrive_and_every_change_is_told() {
     let sims = [primero(cases_of_today(2, 60)), primero(cases_of_today(3, 40))];
-    let mut program = Program::new().server("kampot", &sims[0]).server("takeo", &sims[1]);
+    let mut program = Program::reproducible().server("kampot", &sims[0]).server("takeo", &sims[1]);
     program.start();
     for name in ["kampot", "takeo"] {
         program.wait_until_live(name);
@@ -123,7 +160,7 @@ fn assert_wide_as_long(program: &Program) {
 #[test]
 fn as_many_rows_are_written_as_changed() {
     let kampot = primero(cases_of_today(4, 100));
-    let mut program = Program::new().server("kampot", &kampot);
+    let mut program = Program::reproducible().server("kampot", &kampot);
     program.once(0);
     let (loaded, before) = (written(&mut program), rows_by_key(&program));
     for (table, rows) in &before {
@@ -202,7 +239,7 @@ fn a_save_that_changes_no_figure_writes_nothing() {
 #[test]
 fn two_workers_write_what_one_writes() {
     let kampot = primero(cases_of_today(6, 80));
-    let [one, two] = [(); 2].map(|()| Program::new().server("kampot", &kampot));
+    let [one, two] = [(); 2].map(|()| Program::reproducible().server("kampot", &kampot));
     for _ in 0..2 {
         one.once_with(&["--workers", "1"], 0);
         two.once_with(&["--workers", "2"], 0);
@@ -218,7 +255,7 @@ fn a_server_that_is_down_delays_no_other() {
     let takeo = primero(Settings { listen: address, ..cases_of_today(7, 40) });
     let kampot = primero(cases_of_today(8, 60));
     takeo.stop();
-    let mut program = Program::new().server("takeo", &takeo).server("kampot", &kampot);
+    let mut program = Program::reproducible().server("takeo", &takeo).server("kampot", &kampot);
     drop(takeo);
     program.start();
     program.wait_until_live("kampot");
@@ -241,7 +278,7 @@ fn a_server_that_is_down_delays_no_other() {
 #[test]
 fn an_instance_that_comes_later_disturbs_no_other() {
     let (kampot, takeo) = (primero(cases_of_today(9, 50)), primero(cases_of_today(10, 30)));
-    let mut program = Program::new().server("kampot", &kampot);
+    let mut program = Program::reproducible().server("kampot", &kampot);
     program.once(0);
     let own = "SELECT * FROM tonle.indicator_values WHERE instance = 'kampot' ORDER BY cell";
     let before = program.query(own);
@@ -272,7 +309,7 @@ fn an_instance_that_comes_later_disturbs_no_other() {
 #[test]
 fn files_are_replayed_in_their_order() {
     let kampot = primero(cases_of_today(11, 80));
-    let mut program = Program::new();
+    let mut program = Program::reproducible();
     let path = |name: &str| program.path(name);
     let [first, second, last] = ["first.ndjson", "second.ndjson", "last.ndjson"].map(path);
     let places = path("places.json");
@@ -294,7 +331,7 @@ fn files_are_replayed_in_their_order() {
     assert_ne!(program.tables(), loaded);
     program.assert_true_to_state();
     for paths in [&[&*first, &*second][..], &[&*last]] {
-        let mut other = Program::new();
+        let mut other = Program::reproducible();
         other.set_files("kampot", paths, Some(&places));
         other.once(0);
         assert_same_tables(&program.tables(), &other.tables());
@@ -320,7 +357,7 @@ fn files_are_replayed_in_their_order() {
 #[test]
 fn the_judges_of_these_tests_see_what_is_wrong() {
     let kampot = primero(cases_of_today(12, 30));
-    let program = Program::new().server("kampot", &kampot);
+    let program = Program::reproducible().server("kampot", &kampot);
     program.once(0);
     let objects = |judge: fn(&Program)| catch_unwind(AssertUnwindSafe(|| judge(&program))).is_err();
     assert!(!objects(assert_changes_are_a_chain) && !objects(Program::assert_true_to_state));
@@ -339,7 +376,7 @@ fn the_judges_of_these_tests_see_what_is_wrong() {
 #[track_caller]
 pub(crate) fn assert_as_undisturbed(program: &Program, sims: &[(&str, &Sim)]) {
     let folder = tempfile::tempdir().unwrap();
-    let mut other = Program::new();
+    let mut other = Program::reproducible();
     let copies: Vec<_> = sims.iter().map(|(name, sim)| copy(folder.path(), name, sim)).collect();
     for ((name, _), copy) in sims.iter().zip(&copies) {
         other = other.server(name, copy);

@@ -1,10 +1,13 @@
 //! `tonle reconcile`: the real program beside a server that computes Primero's own reports.
 
 use serde_json::json;
-use tonle::sim::{ReportAccess, Settings, Sim};
+use tonle::sim::{Fault, ReportAccess, Settings, Sim};
 
-use crate::support::program::{Ending, Program, primero};
+use crate::support::program::{Ending, Program, WAIT_MAX, primero};
 use crate::support::replay::recording;
+
+/// A file of the state that holds a page of cases is longer than this, in bytes.
+const PAGE_BYTES_MIN: u64 = 4_000;
 
 /// A server of this version with the 317 recorded cases, 10 of them disabled.
 fn server(version: &str) -> Sim {
@@ -119,6 +122,27 @@ fn what_the_user_cannot_see_is_told_apart_and_so_is_a_lacking_right() {
     assert!(verdict.starts_with("could not compare: "), "{verdict}");
     assert!(verdict.contains("403") && verdict.contains("managed reports"), "{verdict}");
     check(&ending, "records", "enabled", ("304", "304", "equal"));
+}
+
+#[test]
+fn an_instance_that_was_not_read_completely_is_not_compared() {
+    let sim = server("2.14.1");
+    let mut program =
+        Program::new().with("packs = [\"primero-parity\"]").server_with("kampot", &sim, "page_size = 100");
+    sim.faults().after("/api/v2/cases", 1, 10, Fault::Hang(WAIT_MAX));
+    program.start();
+    program.wait_until("a part of the cases is in the log", |program| {
+        let files = std::fs::read_dir(program.state()).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).any(|file| file.len() > PAGE_BYTES_MIN)
+    });
+    program.kill();
+    sim.faults().clear();
+    let ending = reconcile(&program, &[], 69);
+    let (ours, _, verdict) = line(&ending, "workflow", "all cells");
+    assert_eq!(ours, "-", "{}", ending.text);
+    assert_eq!(verdict, "could not compare: this instance was not read completely yet");
+    program.once(0);
+    reconcile(&program, &[], 0);
 }
 
 #[test]

@@ -687,6 +687,21 @@ async fn copied_figures_come_back_with_the_next_revision_too() {
         assert_eq!(world.text(&revisions).await, "3", "{table}");
     }
     assert_eq!(world.text("SELECT count(*) FROM {s}.tonle_left").await, "0");
+
+    // One leaves while others are copied: the change by which it leaves has the number after its last one, and the
+    // change by which it comes back the number after that.
+    let (gone, mut most) = (cells(2, 0).cells[0], cells(2, 0).cells);
+    most.iter_mut().skip(1).for_each(|one| {
+        let period = one.cell.period();
+        one.cell = Cell::new(1, period, 1, one.cell.dimensions());
+        (one.old, one.new) = (Figure::default(), figure(3, 0));
+    });
+    assert_eq!(world.write(4, &changes(most, vec![])).await.unwrap(), 4_500);
+    let back = changes(vec![change(gone.cell, (0, 0), (5, 0))], vec![]);
+    assert_eq!(world.write(5, &back).await.unwrap(), 1);
+    let told = "SELECT string_agg(revision::text, ' ' ORDER BY epoch) FROM {s}.changes
+                 WHERE cell = (SELECT cell FROM {s}.changes WHERE epoch = 5)";
+    assert_eq!(world.text(told).await, "1 2 3 4 5");
 }
 
 #[tokio::test]

@@ -44,7 +44,40 @@ impl Resolver<'_> {
         }
         let path = self.path(&place.part(&raw.from), key, name, ANY_TYPE)?;
         let kind = self.kind(key, place, raw, &path)?;
+        self.check_unused(key, place, raw, &kind)?;
         Ok((Origin::Field(path), kind))
+    }
+
+    /// What is written and means nothing for the kind of the dimension was meant to mean something.
+    fn check_unused(
+        &self,
+        key: &str,
+        place: &Place,
+        raw: &RawDimension,
+        kind: &DimensionKind,
+    ) -> Result<()> {
+        let uses = match kind {
+            DimensionKind::Option(_) | DimensionKind::Options(_) | DimensionKind::Agency(_) => {
+                "values"
+            }
+            DimensionKind::Concepts(_) => "concepts",
+            DimensionKind::Bands(_) => "bands",
+            DimensionKind::Location { .. } => "level",
+            DimensionKind::Boolean => "none of them",
+        };
+        let given = [
+            ("values", raw.values.is_some()),
+            ("concepts", raw.concepts.is_some()),
+            ("bands", raw.bands.is_some()),
+            ("level", raw.level.is_some()),
+        ];
+        match given.iter().find(|(name, is_given)| *is_given && *name != uses) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let wrong = format!("`{name}` means nothing here: the dimension uses {uses}");
+                Err(self.raw.error(place, key, wrong))
+            }
+        }
     }
 
     /// Each value names rows of its own: none twice, and none that means something else.
@@ -85,7 +118,12 @@ impl Resolver<'_> {
             FieldType::Option => Ok(DimensionKind::Option(self.listed(key, place, raw, field)?)),
             FieldType::Options => Ok(DimensionKind::Options(self.listed(key, place, raw, field)?)),
             FieldType::Agency => {
-                Ok(DimensionKind::Agency(raw.values.as_ref().unwrap_or(&field.values).clone()))
+                let values = raw.values.as_ref().unwrap_or(&field.values);
+                if values.len() > LIST_MAX {
+                    let wrong = format!("expected at most {LIST_MAX} `values`");
+                    return Err(self.raw.error(place, key, wrong));
+                }
+                Ok(DimensionKind::Agency(values.clone()))
             }
             FieldType::Boolean => Ok(DimensionKind::Boolean),
             FieldType::Integer => self.bands(key, place, raw),
@@ -94,7 +132,11 @@ impl Resolver<'_> {
                 let wrong = "a case worker is never published; count them with `per`";
                 Err(self.raw.error(place, key, wrong))
             }
-            FieldType::Date | FieldType::Datetime | FieldType::BirthMonth | FieldType::Dates => {
+            FieldType::Date
+            | FieldType::Datetime
+            | FieldType::BirthMonth
+            | FieldType::Dates
+            | FieldType::FirstSeen => {
                 Err(self.raw.error(place, key, "a date can not be a dimension; use periods"))
             }
         }

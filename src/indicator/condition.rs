@@ -16,7 +16,7 @@ pub(super) fn expected(field_type: FieldType) -> &'static str {
              { not_concept = … }, { unmapped = true } or { present = true }"
         }
         FieldType::Agency => "an agency id, a list of them, { not = … } or { present = true }",
-        FieldType::Date | FieldType::Datetime | FieldType::Dates => {
+        FieldType::Date | FieldType::Datetime | FieldType::Dates | FieldType::FirstSeen => {
             "{ within = \"-29..0\" }, days from the event, or { present = true }"
         }
         FieldType::Location | FieldType::BirthMonth | FieldType::Worker => "{ present = true }",
@@ -48,9 +48,10 @@ fn keyed(field_type: FieldType, key: &str, value: &Value) -> Option<Test> {
         ("concept" | "concepts", _) if is_option => ids(value).map(Test::Concepts),
         ("not_concept" | "not_concepts", _) if is_option => ids(value).map(Test::NotConcepts),
         ("unmapped", _) if is_option => value.as_bool().map(Test::Unmapped),
-        ("within", FieldType::Date | FieldType::Datetime | FieldType::Dates) => {
-            range_of(value).map(|(from, to)| Test::Within(from, to))
-        }
+        (
+            "within",
+            FieldType::Date | FieldType::Datetime | FieldType::Dates | FieldType::FirstSeen,
+        ) => range_of(value).map(|(from, to)| Test::Within(from, to)),
         _ => None,
     }
 }

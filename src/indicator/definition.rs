@@ -339,7 +339,10 @@ impl Definition {
             return ids;
         }
         let concept = self.concepts.get(name);
-        let own = concept.and_then(|concept| concept.instances.get(&instance.name));
+        let own = concept.and_then(|concept| {
+            let named = concept.instances.get(&instance.name);
+            named.or_else(|| concept.instances.get(&instance.published_as))
+        });
         own.or(concept.map(|concept| &concept.ids)).map_or(&[], Vec::as_slice)
     }
 

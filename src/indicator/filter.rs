@@ -7,7 +7,7 @@ use crate::indicator::condition::{expected, range_of, test_of};
 use crate::indicator::definition::*;
 use crate::indicator::pack::{At, Place};
 use crate::indicator::raw::RawTests;
-use crate::indicator::resolve::{ANY_TYPE, LIST_MAX, Resolver};
+use crate::indicator::resolve::{ANY_TYPE, DATES, LIST_MAX, Resolver};
 use crate::indicator::terms::*;
 use crate::model::FieldType;
 
@@ -37,6 +37,14 @@ impl<'a> Scope<'a> {
 }
 
 impl Resolver<'_> {
+    /// Checks every population, those too that nothing uses yet.
+    pub(super) fn populations(&self) -> Result<()> {
+        for (name, At { value, place }) in &self.raw.populations {
+            self.conditions(&format!("populations.{name}"), place, value, Scope::of(None))?;
+        }
+        Ok(())
+    }
+
     /// The conditions of a population and of `where`; all of them must hold.
     pub(super) fn filter(
         &self,
@@ -240,7 +248,7 @@ impl Resolver<'_> {
             };
             let date = table.get("date").map(|date| -> Result<String> {
                 let path = format!("{subform}.{}", date.as_str().ok_or_else(wrong)?);
-                Ok(self.path(place, key, &path, &[FieldType::Date, FieldType::Datetime])?.field)
+                Ok(self.path(place, key, &path, DATES)?.field)
             });
             let date = date.transpose()?;
             let within = match (table.get("within"), &date) {

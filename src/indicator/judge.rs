@@ -4,8 +4,6 @@
 //! of them the conditions and dimensions that the event decides. What an open case adds to a running total is told
 //! at the two ends of a run: added at its first period, taken away at the first period after it.
 
-use smallvec::SmallVec;
-
 use crate::indicator::breaks::Days;
 use crate::indicator::part::{Indicator, PartPlan, PlacedAt, SummaryPlan};
 use crate::indicator::place::{Context, Run};
@@ -124,7 +122,6 @@ impl Plan {
         let at = Counting { indicator, number, part, context };
         match (part.subform, part.latest) {
             (Some(subform), None) => {
-                let mut of_row = SmallVec::<[Run; 8]>::new();
                 let mut dated = into.spare.pop().unwrap_or_default();
                 for (position, row) in subject.case.rows(&self.schema, subform).enumerate() {
                     let runs: &[Run] = match placing.placed {
@@ -132,9 +129,7 @@ impl Plan {
                             let word = row[usize::from(word)];
                             dated.clear();
                             self.place_date(placing, word, mature_after, context, &mut dated);
-                            of_row.clear();
-                            of_row.extend_from_slice(&dated);
-                            &of_row
+                            &dated
                         }
                         _ => &runs,
                     };

@@ -8,7 +8,7 @@ use toml::{Spanned, Table, Value};
 
 use crate::error::Result;
 use crate::indicator::pack::PackText;
-use crate::indicator::spelling::{line_of, misread};
+use crate::indicator::spelling::misread;
 
 /// A declaration that holds after all packs were laid over each other.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,11 +124,11 @@ impl Lines {
         let table = DeTable::parse(text)
             .map_err(|error| misread(&format!("reading {name}"), text, &error))?;
         let mut lines = Self { name: name.to_owned(), lines: BTreeMap::new() };
-        lines.note(text, &mut Vec::new(), table.get_ref());
+        lines.note(&starts_of(text), &mut Vec::new(), table.get_ref());
         Ok(lines)
     }
 
-    fn note(&mut self, text: &str, path: &mut Vec<String>, table: &DeTable<'_>) {
+    fn note(&mut self, text: &Starts, path: &mut Vec<String>, table: &DeTable<'_>) {
         for (name, value) in table {
             path.push(name.get_ref().to_string());
             self.lines.insert(path.clone(), line_at(text, &name.span()));
@@ -148,7 +148,7 @@ impl Lines {
     /// The names in a table of a list; the list's index is one of them.
     fn note_item(
         &mut self,
-        text: &str,
+        text: &Starts,
         path: &mut Vec<String>,
         at: usize,
         item: &Spanned<DeValue<'_>>,
@@ -175,8 +175,16 @@ impl Lines {
     }
 }
 
-fn line_at(text: &str, span: &Range<usize>) -> usize {
-    line_of(text, span.start)
+/// The offsets at which the lines of a text begin.
+type Starts = [usize];
+
+fn starts_of(text: &str) -> Vec<usize> {
+    let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+    std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
+}
+
+fn line_at(starts: &Starts, span: &Range<usize>) -> usize {
+    starts.partition_point(|start| *start <= span.start)
 }
 
 /// The JSON Schema of a pack.

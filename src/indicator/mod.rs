@@ -31,6 +31,7 @@ mod resolve;
 mod spelling;
 mod stream;
 mod table;
+mod tabled;
 mod terms;
 mod value;
 mod words;

@@ -29,6 +29,10 @@ impl Resolver<'_> {
             let known = self.definition.subforms.keys().map(String::as_str);
             return Err(self.raw.unknown(&place.part(spanned), &key, "subform", name, known));
         }
+        if rows_of.is_none() && !raw.rows.is_empty() {
+            let wrong = "`rows` are conditions on the rows of a subform: expected `rows_of`";
+            return Err(self.raw.error(place, &format!("{key}.rows"), wrong));
+        }
         let case = Scope::without_event(None);
         let mut columns: Vec<ColumnDefinition> = Vec::new();
         for column in &raw.columns {

@@ -10,7 +10,7 @@ use crate::indicator::definition::*;
 use crate::indicator::pack::{At, PackText, Place, RawPacks};
 use crate::indicator::raw::{RawAge, RawConcept, RawDays, RawField, RawValue};
 use crate::indicator::terms::*;
-use crate::model::{Day, FieldType};
+use crate::model::{Day, FIRST_SEEN_SUFFIX, FieldType};
 
 /// Periods before this day are not published unless a pack says otherwise.
 const HISTORY_START_DEFAULT: Date = jiff::civil::date(2010, 1, 1);
@@ -31,6 +31,7 @@ impl Definition {
         resolver.lifecycle()?;
         resolver.values()?;
         resolver.dimensions()?;
+        resolver.populations()?;
         resolver.indicators()?;
         resolver.extracts()?;
         Ok(resolver.definition)
@@ -70,6 +71,7 @@ impl Resolver<'_> {
     fn fields(&mut self) -> Result<()> {
         for (name, field) in &self.raw.fields {
             self.check_name(&field.place, &format!("fields.{name}"), name)?;
+            self.check_watched(field, name)?;
             self.definition.fields.insert(name.clone(), field_of(&field.value));
         }
         for (subform, fields) in &self.raw.subforms {
@@ -78,8 +80,12 @@ impl Resolver<'_> {
                 let key = format!("subforms.{subform}.{name}");
                 self.check_name(&field.place, &key, name)?;
                 self.check_name(&field.place, &key, subform)?;
-                if field.value.field_type.is_set() {
-                    let wrong = "a row of a subform can not hold a set";
+                let wrong = match field.value.field_type {
+                    FieldType::FirstSeen => "first sight is kept for fields of the case only",
+                    set if set.is_set() => "a row of a subform can not hold a set",
+                    _ => "",
+                };
+                if !wrong.is_empty() {
                     return Err(self.raw.error(&field.place, &key, wrong));
                 }
                 resolved.insert(name.clone(), field_of(&field.value));
@@ -87,6 +93,24 @@ impl Resolver<'_> {
             self.definition.subforms.insert(subform.clone(), resolved);
         }
         Ok(())
+    }
+
+    /// A day of first sight is named after the field that it watches.
+    fn check_watched(&self, field: &At<RawField>, name: &str) -> Result<()> {
+        if field.value.field_type != FieldType::FirstSeen {
+            return Ok(());
+        }
+        let watched = name.strip_suffix(FIRST_SEEN_SUFFIX).and_then(|of| self.raw.fields.get(of));
+        let may_be = |of: &At<RawField>| {
+            !of.value.field_type.is_set() && of.value.field_type != FieldType::FirstSeen
+        };
+        if watched.is_some_and(may_be) {
+            return Ok(());
+        }
+        let wrong = format!(
+            "expected the name of a declared field with one value, followed by {FIRST_SEEN_SUFFIX}"
+        );
+        Err(self.raw.error(&field.place, &format!("fields.{name}"), wrong))
     }
 
     /// Names become columns, request parameters and keys: only what Primero itself allows for a field.
@@ -121,6 +145,19 @@ impl Resolver<'_> {
             if path.subform.is_some() {
                 return Err(self.raw.error(place, "lifecycle", "expected fields of the case"));
             }
+        }
+        if reopened.as_ref().is_some_and(|path| path.subform.is_none()) {
+            let wrong = "expected a date of a subform, such as \"reopened_logs.reopened_date\"";
+            return Err(self.raw.error(place, "lifecycle.reopened", wrong));
+        }
+        let known = &self.field(&status).values;
+        if value.closed_when.is_empty() || value.closed_when.len() > LIST_MAX {
+            let wrong = "expected the ids of the status that mean closed";
+            return Err(self.raw.error(place, "lifecycle.closed_when", wrong));
+        }
+        if !known.is_empty() {
+            let key = "lifecycle.closed_when";
+            self.all_known(place, key, "listed value", &value.closed_when, known)?;
         }
         self.definition.lifecycle = Some(Lifecycle {
             opened: opened.field,
@@ -277,7 +314,8 @@ impl Resolver<'_> {
 pub(super) const CASELOAD: &str = "caseload";
 
 /// Types that hold one day.
-pub(super) const DATES: &[FieldType] = &[FieldType::Date, FieldType::Datetime];
+pub(super) const DATES: &[FieldType] =
+    &[FieldType::Date, FieldType::Datetime, FieldType::FirstSeen];
 
 pub(super) const ANY_TYPE: &[FieldType] = &[
     FieldType::Option,
@@ -291,6 +329,7 @@ pub(super) const ANY_TYPE: &[FieldType] = &[
     FieldType::Agency,
     FieldType::Worker,
     FieldType::Dates,
+    FieldType::FirstSeen,
 ];
 
 /// A type as it is written in a pack.
@@ -307,6 +346,7 @@ fn type_name(field_type: FieldType) -> &'static str {
         FieldType::Agency => "agency",
         FieldType::Worker => "worker",
         FieldType::Dates => "dates",
+        FieldType::FirstSeen => "first_seen",
     }
 }
 

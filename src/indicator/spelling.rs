@@ -2,6 +2,9 @@
 
 use crate::error::Error;
 
+/// Longest name that a near one is looked for, in bytes: comparing takes time with the product of the lengths.
+const NAME_BYTES_MAX: usize = 200;
+
 /// Longest key that an error quotes, in bytes.
 const KEY_BYTES_MAX: usize = 40;
 
@@ -25,6 +28,10 @@ pub fn line_of(text: &str, offset: usize) -> usize {
 /// The name among `valid` that `name` was most likely meant to be, if one is near: a few letters away, or
 /// one that begins or ends with it.
 pub fn nearest<'a>(name: &str, valid: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let valid = valid.filter(|known| known.len() <= NAME_BYTES_MAX);
     let distance = |known: &str| {
         let is_part = name.len() >= 3 && (known.starts_with(name) || known.ends_with(name));
         if is_part { 1 } else { strsim::damerau_levenshtein(known, name) }

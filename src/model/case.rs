@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Code, Day, RecordKey, Schema, Slot, Subform};
+use super::{Code, Day, RecordKey, Schema, Slot, Subform, Watched};
 
 /// A coded case, one shared allocation. Two versions with equal words are the same for every indicator and row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
     words: Arc<[u32]>,
 }
+
+/// Most words of one case, about 4 MB. A record with more is refused where it is read.
+pub const CASE_WORDS_MAX: usize = 1 << 20;
 
 /// A word for a boolean: 1 is false, 2 is true, 0 is not recorded.
 const TRUE: u32 = 2;
@@ -38,13 +41,27 @@ impl Case {
         &self.words
     }
 
-    /// A fingerprint of the content, to tell a real change from a stamp that merely moved.
-    pub fn fingerprint(&self) -> u64 {
+    /// A fingerprint of the content, to tell a real change from a stamp that merely moved. Days of first sight
+    /// are such stamps; only whether there is one counts.
+    pub fn fingerprint(&self, schema: &Schema) -> u64 {
         let mut hasher = foldhash::fast::FixedState::with_seed(0x0074_6f6e_6c65).build_hasher();
-        for word in self.words.iter() {
+        let is_stamp = |at: usize| schema.watched().iter().any(|w| usize::from(w.first_seen) == at);
+        let (fields, rest) = self.words.split_at(schema.word_count());
+        for (at, word) in fields.iter().enumerate() {
+            hasher.write_u32(if is_stamp(at) { u32::from(*word != 0) } else { *word });
+        }
+        for word in rest {
             hasher.write_u32(*word);
         }
         hasher.finish()
+    }
+
+    /// The same case with another day of first sight, as a word.
+    #[must_use]
+    pub fn with_first_seen(&self, watched: Watched, day: u32) -> Self {
+        let mut words = self.words.to_vec();
+        words[usize::from(watched.first_seen)] = day;
+        Self { words: words.into() }
     }
 
     /// The instance this case came from, a code of [`super::Domain::Instance`].
@@ -132,6 +149,12 @@ impl CaseBuilder {
             Slot::Set(index) if word != 0 => self.sets[usize::from(index)].push(word),
             Slot::Set(_) => {}
         }
+    }
+
+    /// Notes that what a field holds was seen on a day, given as a word; nothing when it holds nothing.
+    pub fn first_seen(&mut self, watched: Watched, day: u32) {
+        let is_recorded = self.words[usize::from(watched.value)] != 0;
+        self.words[usize::from(watched.first_seen)] = if is_recorded { day } else { 0 };
     }
 
     /// Adds a row to the `index`-th subform. `fields` holds one word for each of its fields.

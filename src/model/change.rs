@@ -127,3 +127,11 @@ pub struct Changes {
     /// How many records each instance has more than before, or fewer.
     pub held: BTreeMap<Code, i64>,
 }
+
+impl Changes {
+    /// Says of everything computed anew what really changed: `tally`, where every case looks like a new one.
+    pub fn recomputed(&mut self, tally: Tally) {
+        self.tally = tally;
+        self.cells.iter_mut().for_each(|change| change.reason = None);
+    }
+}

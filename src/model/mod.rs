@@ -19,7 +19,7 @@ mod schema;
 mod secret;
 
 pub use batch::{Arrival, Batch, EpochInput, RecordChange, Refusal};
-pub use case::{Case, CaseBuilder};
+pub use case::{CASE_WORDS_MAX, Case, CaseBuilder};
 pub use cell::{Cell, DIMENSION_BITS, Figure, FineCell, INSTANCES_MAX, Measure, TABLES_MAX};
 pub use change::{CellChange, Changes, ExtractChange, Reason, Tally};
 pub use cursor::{Backfill, Cursor};
@@ -29,5 +29,8 @@ pub use epoch::{Durable, Epoch, Instant, Logged};
 pub use key::{RecordKey, SHARDS};
 pub use location::{LEVEL_MAX, Location, LocationTree};
 pub use period::{Period, PeriodType};
-pub use schema::{Field, FieldType, RECORD_TYPE, RecordType, RowField, Schema, Slot, Subform};
+pub use schema::{
+    FIRST_SEEN_SUFFIX, Field, FieldType, RECORD_TYPE, RecordType, RowField, Schema, Slot, Subform,
+    Watched,
+};
 pub use secret::{SECRET_BYTES_MAX, Secret};

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// The built-in option field that says what a record is. The source sets it; no server is asked for it.
 pub const RECORD_TYPE: &str = "record_type";
 
+/// The end of the name of a field of type [`FieldType::FirstSeen`]; before it stands the field that is watched.
+pub const FIRST_SEEN_SUFFIX: &str = "_first_seen";
+
 /// What a record is, each type with a list of its own in Primero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RecordType {
@@ -59,6 +62,9 @@ pub enum FieldType {
     Worker,
     /// Several calendar dates, a sorted set of days.
     Dates,
+    /// The day on which a field without a date of its own was first seen to hold what it holds now
+    /// ([`FIRST_SEEN_SUFFIX`]). Tonle keeps it; no server is asked for it.
+    FirstSeen,
 }
 
 impl FieldType {
@@ -86,6 +92,13 @@ pub struct Field {
     pub field_type: FieldType,
     /// Where it is kept.
     pub slot: Slot,
+}
+
+impl Field {
+    /// Whether a server is asked for it; what is not, the source fills by itself.
+    pub fn is_asked(&self) -> bool {
+        self.name != RECORD_TYPE && self.field_type != FieldType::FirstSeen
+    }
 }
 
 /// A field of the rows of a subform; its word within the row is its index among the fields plus the key's four.
@@ -131,6 +144,16 @@ pub struct Schema {
     subforms: Vec<Subform>,
     word_count: u16,
     set_count: u16,
+    watched: Vec<Watched>,
+}
+
+/// A field whose value is watched, and where the day is kept on which that value was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// The word of the field.
+    pub value: u16,
+    /// The word of the day.
+    pub first_seen: u16,
 }
 
 impl Schema {
@@ -150,7 +173,25 @@ impl Schema {
             };
             schema.fields.push(Field { name, field_type, slot });
         }
+        schema.watched =
+            schema.fields.iter().filter_map(|field| schema.watched_by(field)).collect();
         schema
+    }
+
+    fn watched_by(&self, field: &Field) -> Option<Watched> {
+        let name = field.name.strip_suffix(FIRST_SEEN_SUFFIX)?;
+        let is_kept = field.field_type == FieldType::FirstSeen;
+        match (field.slot, self.field(name)?.slot) {
+            (Slot::Word(first_seen), Slot::Word(value)) if is_kept => {
+                Some(Watched { value, first_seen })
+            }
+            _ => None,
+        }
+    }
+
+    /// The fields of which the day of first sight is kept.
+    pub fn watched(&self) -> &[Watched] {
+        &self.watched
     }
 
     /// The fields of a case.
@@ -185,8 +226,8 @@ impl Schema {
 
     /// Names of everything to ask a server for, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let fields = self.fields.iter().map(|field| field.name.as_str());
-        let fields = fields.filter(|name| *name != RECORD_TYPE);
+        let fields = self.fields.iter().filter(|field| field.is_asked());
+        let fields = fields.map(|field| field.name.as_str());
         fields.chain(self.subforms.iter().map(|subform| subform.name.as_str()))
     }
 }

@@ -22,6 +22,34 @@ pub(super) struct Expected {
 }
 
 impl Expected {
+    /// A cell that is to hold something.
+    pub(super) fn with_figure(map: &Map<String, Value>, asked: &Asked<'_>) -> Result<Self> {
+        let expected = Self::read(map, asked)?;
+        match expected.has_figure() {
+            true => Ok(expected),
+            false => Err(Error::config(format!(
+                "{}: cells: {} has no numerator, denominator or value to compare with",
+                asked.doing, expected.cell.indicator
+            ))),
+        }
+    }
+
+    /// A cell that is only named.
+    pub(super) fn without_figure(map: &Map<String, Value>, asked: &Asked<'_>) -> Result<Self> {
+        let expected = Self::read(map, asked)?;
+        match expected.has_figure() {
+            false => Ok(expected),
+            true => Err(Error::config(format!(
+                "{}: changed: {} has a figure, which `cells` would compare",
+                asked.doing, expected.cell.indicator
+            ))),
+        }
+    }
+
+    fn has_figure(&self) -> bool {
+        self.numerator.is_some() || self.denominator.is_some() || self.value.is_some()
+    }
+
     pub(super) fn read(map: &Map<String, Value>, asked: &Asked<'_>) -> Result<Self> {
         let mut said = BTreeMap::new();
         let (mut numerator, mut denominator, mut value) = (None, None, None);

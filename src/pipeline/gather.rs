@@ -49,7 +49,10 @@ impl Pipeline<'_> {
             None => tokio::select! {
                 biased;
                 _ = self.options.stop.wait_for(|stop| *stop) => return Ok(Gathered::Done),
-                event = self.events.recv() => event,
+                event = self.events.recv() => match event {
+                    Some(event) => Some(event),
+                    None => return Ok(Gathered::Done), // every source has ended
+                },
                 () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => return Ok(Gathered::Idle),
             },
         };
@@ -138,7 +141,8 @@ impl Pipeline<'_> {
     }
 
     fn take_batch(&mut self, batch: Batch, input: &mut EpochInput) {
-        let Batch { instance, changes, cursor, is_backfill, .. } = batch;
+        let Batch { instance, mut changes, cursor, is_backfill, .. } = batch;
+        self.sightings.settle(&mut changes);
         let released = self.standing.is_released(instance) || input.released.contains(&instance);
         let waits = is_backfill && self.standing.is_backfilled_at_once(instance);
         if waits && cursor.backfill.is_none() {

@@ -15,6 +15,7 @@ mod labels;
 pub mod parity;
 mod publish;
 mod rehearse;
+mod sightings;
 mod standing;
 mod start;
 mod status;
@@ -36,6 +37,7 @@ use crate::source;
 use crate::state::{SnapshotContent, State};
 
 use gather::{Gathered, HOUSEKEEPING_INTERVAL};
+use sightings::Sightings;
 use standing::{Standing, Visible};
 use status::Board;
 
@@ -101,6 +103,7 @@ pub struct Pipeline<'a> {
     plan: Arc<Plan>,
     interner: Interner,
     standing: Standing,
+    sightings: Sightings,
     board: Board,
     /// The last epoch that was given a number.
     epoch: Epoch,
@@ -247,6 +250,7 @@ impl Pipeline<'_> {
     ) -> Result<bool> {
         let watch = Stopwatch::now();
         let records = self.dataflow.records()?;
+        let tally = standing::tally_of(&records, &visible.changes);
         // Of two versions of one record the later holds.
         let mut changes = standing::as_changes(records);
         changes.extend(visible.changes);
@@ -254,7 +258,8 @@ impl Pipeline<'_> {
         self.plan = compile(&self.config, &self.standing.tree(), &self.interner)?;
         self.dataflow = Dataflow::start(Arc::clone(&self.plan), self.config.workers)?;
         let today = self.standing.today();
-        let complete = self.dataflow.advance(Input { changes, today })?;
+        let mut complete = self.dataflow.advance(Input { changes, today })?;
+        complete.recomputed(tally);
         self.standing.recount(&complete.held);
         self.reopen_sink().await?;
         if self.owed.is_some() && !self.may_settle() {

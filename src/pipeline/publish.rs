@@ -76,7 +76,10 @@ impl Pipeline<'_> {
     ) -> Result<bool> {
         let first = meta.reason.filter(|r| *r == Reason::FirstLoad && !self.is_behind);
         // Nothing changed for those who read tables that were empty, and a debt may be more than its occasion.
-        let known = self.owed.as_ref().unwrap_or(debt).reason;
+        let known = match self.owed.as_ref().unwrap_or(debt).reason {
+            Reason::Several => meta.reason(complete),
+            known => known,
+        };
         let reason = first.unwrap_or(if self.committed.0 == 0 { Reason::Reconcile } else { known });
         let meta = meta.epoch_meta(reason, self.standing.today());
         let mut patience = Patience::new();

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::asked::Asked;
 use super::expected::{Expected, figure};
+use super::sightings::Sightings;
 use crate::dataflow::oracle::CellName;
 use crate::dataflow::{Dataflow, Input};
 use crate::error::{Error, Result};
@@ -157,6 +158,11 @@ fn read(doing: &str, text: &str) -> Result<RawFile> {
         json(toml::Value::Table(table))
     };
     let file: RawFile = serde_json::from_value(value).map_err(wrong)?;
+    if file.fiscal_year_starts.is_some_and(|month| !(1..=12).contains(&month)) {
+        return Err(Error::config(format!(
+            "{doing}: fiscal_year_starts: expected a month, 1 to 12"
+        )));
+    }
     match file.steps.first().map(|step| step.today.is_some()) {
         Some(true) => Ok(file),
         Some(false) => Err(Error::config(format!("{doing}: the first step has no `today`"))),
@@ -212,8 +218,10 @@ fn places(doing: &str, locations: &[Value], interner: &Interner) -> Result<Locat
 
 fn instance(file: &RawFile, name: &str) -> InstanceDefinition {
     let plain = InstanceDefinition::plain(name);
-    let begins = file.fiscal_year_starts.filter(|month| (1..=12).contains(month));
-    InstanceDefinition { fiscal_year_start: begins.unwrap_or(plain.fiscal_year_start), ..plain }
+    InstanceDefinition {
+        fiscal_year_start: file.fiscal_year_starts.unwrap_or(plain.fiscal_year_start),
+        ..plain
+    }
 }
 
 /// The records of all steps, as they are read.
@@ -238,6 +246,7 @@ impl Inputs<'_> {
         }
         let first = self.instances.first().map_or(INSTANCE, String::as_str);
         let mut inputs = Vec::new();
+        let (mut sightings, mut last) = (Sightings::new(self.schema), None);
         for (index, step) in self.file.steps.iter().enumerate() {
             let name = step.instance.as_deref().unwrap_or(first);
             let reader = readers.get_mut(name).ok_or_else(|| {
@@ -256,9 +265,25 @@ impl Inputs<'_> {
                     misfits.iter().map(|name| format!("{at}: {name} does not fit its type")),
                 );
             }
-            inputs.push(Input { changes, today: self.today(step)? });
+            let today = self.today(step)?;
+            last = today.or(last);
+            self.stamp(&mut changes, last);
+            sightings.settle(&mut changes);
+            inputs.push(Input { changes, today });
         }
         Ok(inputs)
+    }
+
+    /// An example without a stamp of its last change was seen on the day of its step.
+    fn stamp(&self, changes: &mut [RecordChange], today: Option<Day>) {
+        let Some(today) = today else { return };
+        for case in changes.iter_mut().filter_map(|change| change.case.as_mut()) {
+            for watched in self.schema.watched() {
+                if case.word(watched.value) != 0 && case.word(watched.first_seen) == 0 {
+                    *case = case.with_first_seen(*watched, today.0);
+                }
+            }
+        }
     }
 
     fn today(&self, step: &RawStep) -> Result<Option<Day>> {
@@ -361,7 +386,7 @@ impl Play<'_> {
         let mut failures = Vec::new();
         let mut listed = BTreeSet::new();
         for map in &step.cells {
-            let expected = Expected::read(map, self.asked)?;
+            let expected = Expected::with_figure(map, self.asked)?;
             let found = self.held.get(&expected.cell).copied().unwrap_or_default();
             *count += 1;
             if !expected.is_met(found) {
@@ -371,7 +396,7 @@ impl Play<'_> {
             }
             listed.insert(expected.cell);
         }
-        let names = self.names();
+        let (names, mut nothing) = (self.names(), None);
         let mut other = |cell: &CellName, what: String| {
             failures.push(format!("{}: {what}", self.words(cell)));
         };
@@ -389,7 +414,7 @@ impl Play<'_> {
         if let Some(changed) = &step.changed {
             let mut wanted = BTreeSet::new();
             for map in changed {
-                wanted.insert(Expected::read(map, self.asked)?.cell);
+                wanted.insert(Expected::without_figure(map, self.asked)?.cell);
             }
             *count += wanted.len() as u64;
             for cell in wanted.iter().filter(|cell| !seen.contains_key(cell)) {
@@ -401,6 +426,10 @@ impl Play<'_> {
             }
         }
         if let Some(reason) = &step.reason {
+            if seen.is_empty() {
+                *count += 1;
+                nothing = Some(format!("expected the reason {reason:?}; nothing was rewritten"));
+            }
             for (cell, (.., found)) in &seen {
                 *count += 1;
                 if found.name() != reason {
@@ -411,6 +440,7 @@ impl Play<'_> {
                 }
             }
         }
+        failures.extend(nothing);
         Ok(failures)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dataflow::Input;
 use crate::model::{
     Arrival, Backfill, Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange,
-    RecordKey,
+    RecordKey, Tally,
 };
 use crate::state::Restored;
 
@@ -209,6 +209,22 @@ fn counts_of(records: &[(RecordKey, Case)]) -> BTreeMap<Code, u64> {
         *counts.entry(case.instance()).or_default() += 1;
     }
     counts
+}
+
+/// What these changes do to these records.
+pub(super) fn tally_of(records: &[(RecordKey, Case)], changes: &[RecordChange]) -> Tally {
+    let changed: BTreeSet<RecordKey> = changes.iter().map(|change| change.key).collect();
+    let keys = records.iter().map(|(key, _)| *key);
+    let mut known: BTreeSet<RecordKey> = keys.filter(|key| changed.contains(key)).collect();
+    let mut tally = Tally::default();
+    for change in changes {
+        match &change.case {
+            None => tally.disabled += u64::from(known.remove(&change.key)),
+            Some(_) if known.insert(change.key) => tally.added += 1,
+            Some(_) => tally.corrected += 1,
+        }
+    }
+    tally
 }
 
 /// Records as the changes that make them.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant as Stopwatch};
 use tokio::sync::{mpsc, watch};
 
 use super::publish::asked_to_end;
+use super::sightings::Sightings;
 use super::standing::{Standing, as_changes, tree_of};
 use super::status::Board;
 use super::{Debt, EVENTS_WAITING_MAX, Meta, Options, Pipeline, Progress};
@@ -20,7 +21,9 @@ use crate::config::Config;
 use crate::dataflow::{Dataflow, Input};
 use crate::error::{Error, Result};
 use crate::indicator::{Fingerprint, Plan, schema_of};
-use crate::model::{Changes, Code, Epoch, EpochInput, Interner, LocationTree, Reason, RecordKey};
+use crate::model::{
+    Changes, Code, Epoch, EpochInput, Interner, LocationTree, Reason, RecordKey, Tally,
+};
 use crate::report::{self, Event};
 use crate::sink::{Position, RunId, Sink};
 use crate::source::{self, Resume, Shared};
@@ -83,6 +86,7 @@ impl<'a> Pipeline<'a> {
         sink.keep(run, state.pipeline_id().0).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
         let codes = plan.instances().iter().map(|(code, _)| *code).collect();
+        let sightings = Sightings::of(&restored, plan.schema());
         let standing = Standing::of(&restored, codes, replayed(&config, &plan));
         let epoch = position.as_ref().map_or(restored.last, |p| p.epoch.max(restored.last));
         let board = Board::new(plan.instances(), &standing);
@@ -101,6 +105,7 @@ impl<'a> Pipeline<'a> {
             plan,
             interner,
             standing,
+            sightings,
             board,
             epoch,
             run,
@@ -127,6 +132,7 @@ impl<'a> Pipeline<'a> {
         if today.is_some() {
             (self.options.observe)(&Progress::Computing { records: record_count });
             complete = self.dataflow.advance(Input { changes: as_changes(records), today })?;
+            complete.recomputed(Tally::default());
         }
         report::emit(&Event::Restored {
             epoch: base,
@@ -220,12 +226,13 @@ impl<'a> Pipeline<'a> {
     /// The fingerprint of each record that is known, deferred ones too, by instance.
     fn fingerprints(&mut self) -> Result<BTreeMap<Code, Vec<(RecordKey, u64)>>> {
         let mut known: BTreeMap<Code, Vec<_>> = BTreeMap::new();
+        let schema = self.plan.schema();
         for (key, case) in self.dataflow.records()? {
-            known.entry(case.instance()).or_default().push((key, case.fingerprint()));
+            known.entry(case.instance()).or_default().push((key, case.fingerprint(schema)));
         }
         for (instance, changes) in self.standing.deferred() {
             let newest =
-                changes.iter().filter_map(|c| Some((c.key, c.case.as_ref()?.fingerprint())));
+                changes.iter().filter_map(|c| Some((c.key, c.case.as_ref()?.fingerprint(schema))));
             known.entry(*instance).or_default().extend(newest);
         }
         Ok(known)

@@ -185,13 +185,14 @@ pub(super) fn leave(schema: &Identifier) -> String {
 }
 
 /// After new cells were copied with the first revision: those that were there before get the one that follows
-/// the one they left with, in the table itself and in `changes`.
+/// the one they left with, in the table itself and in `changes`. Cells that left in this very epoch keep theirs.
 pub(super) fn come_back(schema: &Identifier, epoch: i64) -> String {
     format!(
         "UPDATE {schema}.indicator_values v SET revision = l.revision + 1
            FROM {schema}.tonle_left l WHERE v.cell = l.cell;
          UPDATE {schema}.changes c SET revision = l.revision + 1
-           FROM {schema}.tonle_left l WHERE c.epoch = {epoch} AND c.cell = l.cell;
+           FROM {schema}.tonle_left l WHERE c.epoch = {epoch} AND c.cell = l.cell
+            AND c.new_numerator IS NOT NULL;
          DELETE FROM {schema}.tonle_left l
           WHERE EXISTS (SELECT FROM {schema}.indicator_values v WHERE v.cell = l.cell)"
     )

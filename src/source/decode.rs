@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
@@ -22,17 +22,18 @@ use serde_json::value::RawValue;
 
 use super::moment::Zone;
 use super::plan::{Identity, Plan};
-use super::reader::{Draft, ROWS_MAX, Reader, RecordSeed, RowDraft};
+use super::reader::{Draft, Reader, RecordSeed, RowDraft};
 use super::value::Terms;
 use crate::error::{Error, Kind, Result};
 use crate::model::{
-    Case, CaseBuilder, Code, Domain, FieldType, Instant, Interner, RECORD_TYPE, RecordKey,
-    RecordType, Schema, Secret,
+    CASE_WORDS_MAX, Case, CaseBuilder, Code, Domain, FieldType, Instant, Interner, RECORD_TYPE,
+    RecordKey, RecordType, Schema, Secret,
 };
 
 /// Why a record was refused: fixed words that quote nothing of it.
 pub(super) const NOT_AN_OBJECT: &str = "it is not a JSON object";
 pub(super) const NO_ID: &str = "it has no id that is a UUID";
+const TOO_LARGE: &str = "it has more values than a case can hold";
 
 /// What one record gave.
 pub(super) struct Decoded {
@@ -203,19 +204,25 @@ impl Decoder {
         if let Some((slot, word)) = plan.record_type {
             self.draft.builder.put(slot, word);
         }
+        for watched in plan.schema.watched() {
+            self.draft.builder.first_seen(*watched, self.draft.stamp_day);
+        }
         if !self.draft.rows.is_empty() {
             self.add_rows(&plan, key);
         }
         let empty = CaseBuilder::new(&plan.schema, plan.instance);
         let case = std::mem::replace(&mut self.draft.builder, empty).finish(&plan.schema);
         self.draft.spoiled = false;
+        if case.words().len() > CASE_WORDS_MAX {
+            return self.refused(TOO_LARGE);
+        }
         let misfits = std::mem::take(&mut self.draft.misfits);
         Decoded { stamp: self.draft.stamp, record: Ok(Record { key, case, misfits }) }
     }
 
     fn add_rows(&mut self, plan: &Plan, case: RecordKey) {
         let case_bytes = case.to_bytes();
-        let mut taken = HashSet::new();
+        let mut taken = Taken::default();
         for index in 0..self.draft.rows.len() {
             let RowDraft { subform, words, id } = self.draft.rows[index];
             let end = self.draft.rows.get(index + 1);
@@ -227,7 +234,7 @@ impl Decoder {
             let words = &self.draft.words[words..words_end];
             let rows = &plan.subforms[subform].rows;
             let mut key = rows.key([&case_bytes[..], own.as_bytes()]);
-            if own.is_empty() || !taken.insert((subform, key)) {
+            if own.is_empty() || !taken.keys.insert((subform, key)) {
                 key = derived_key(plan, subform, &case_bytes, words, &self.terms, &mut taken);
             }
             let layout = &plan.schema.subforms()[subform];
@@ -254,7 +261,7 @@ fn derived_key(
     case: &[u8],
     words: &[u32],
     terms: &Terms,
-    taken: &mut HashSet<(usize, RecordKey)>,
+    taken: &mut Taken,
 ) -> RecordKey {
     let fields = &plan.schema.subforms()[subform].fields;
     let mut content = Vec::new();
@@ -272,16 +279,26 @@ fn derived_key(
         content.push(field.name.as_bytes().to_vec());
         content.push(term.map_or_else(|| word.to_be_bytes().to_vec(), String::into_bytes));
     }
-    for ordinal in 0..=ROWS_MAX as u64 {
-        let place = ordinal.to_be_bytes();
+    let next = taken.ordinals.entry((subform, words.to_vec())).or_default();
+    loop {
+        let place = next.to_be_bytes();
+        *next += 1;
         let fixed = [case, b"content", &place];
         let parts = fixed.into_iter().chain(content.iter().map(Vec::as_slice));
         let key = plan.subforms[subform].rows.key(parts);
-        if taken.insert((subform, key)) {
+        // At most as many turns as there are rows: each key that is taken is of another row.
+        if taken.keys.insert((subform, key)) {
             return key;
         }
     }
-    unreachable!("a subform has at most ROWS_MAX rows, so one of more ordinals is free")
+}
+
+/// Keys of the rows of one record that are given away.
+#[derive(Default)]
+struct Taken {
+    keys: HashSet<(usize, RecordKey)>,
+    /// By subform and content: the ordinal of the next row that says the same.
+    ordinals: HashMap<(usize, Vec<u32>), u64>,
 }
 
 /// Reads a whole page: `{"data": [...], "metadata": {...}}`.
@@ -380,6 +397,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::model::{Dictionary, RowField, Subform};
+    use crate::source::reader::ROWS_MAX;
 
     pub(in crate::source) const CASES: &str =
         include_str!("../../tests/data/recordings/cases.ndjson");
@@ -828,6 +846,17 @@ pub(super) mod tests {
             record.case.rows(&decoder.plan.schema, 0).map(|row| &row[4..]).collect();
         assert_eq!(words, [[0; 4], [0; 4]]);
         assert_eq!(record.misfits.len(), 1);
+    }
+
+    #[test]
+    fn rows_are_bounded_however_often_their_subform_comes() {
+        let rows = format!("[{}]", vec!["{}"; ROWS_MAX].join(","));
+        let twice =
+            format!(r#"{{"id":"{ID}","services_section":{rows},"services_section":{rows}}}"#);
+        let decoded = decoder().record(twice.as_bytes());
+        let record = decoded.record.unwrap();
+        assert_eq!(record.case.rows(&schema(), 0).count(), ROWS_MAX);
+        assert_eq!(record.misfits.len(), ROWS_MAX);
     }
 
     #[test]

@@ -57,10 +57,6 @@ pub use settings::{
     FileSettings, RawConcepts, RawMappings, RawSettings, ServerSettings, Settings, SourceKind,
 };
 
-/// Longest wait for room for the last event, so that a reader that waits for the task is not waited
-/// for.
-const ENDED_WAIT: Duration = Duration::from_secs(5);
-
 /// Where to go on.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
@@ -182,7 +178,7 @@ pub fn start(settings: Settings, resume: Resume, shared: &Shared) -> Result<Join
             Err(Halt::Failed(error)) => Err(error),
         };
         // This fails only when nobody listens any more, and then nobody minds.
-        let _ = events.send_timeout(Event::Ended { instance, result }, ENDED_WAIT).await;
+        let _ = events.send(Event::Ended { instance, result }).await;
     }))
 }
 

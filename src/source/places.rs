@@ -10,6 +10,10 @@ use crate::model::{Code, Domain, Interner, LEVEL_MAX, Location};
 /// Longest name of a place or label of an option, in bytes; a longer one is left out.
 pub(super) const LABEL_BYTES_MAX: usize = 256;
 
+/// Most languages of a label, and the longest code of one in bytes; what is more is left out.
+const LANGUAGES_MAX: usize = 64;
+const LANGUAGE_BYTES_MAX: usize = 35;
+
 /// Texts by language code.
 pub(super) type Texts = BTreeMap<String, Option<String>>;
 
@@ -53,7 +57,9 @@ impl RawCode {
 /// translations.
 pub(super) fn labels(texts: Texts) -> BTreeMap<String, String> {
     let full = |text: &String| !text.trim().is_empty() && text.len() <= LABEL_BYTES_MAX;
-    texts.into_iter().filter_map(|(language, text)| Some((language, text.filter(full)?))).collect()
+    let texts = texts.into_iter().filter(|(language, _)| language.len() <= LANGUAGE_BYTES_MAX);
+    let texts = texts.filter_map(|(language, text)| Some((language, text.filter(full)?)));
+    texts.take(LANGUAGES_MAX).collect()
 }
 
 /// The places in a reply, and how many items it had; an item without a usable code or level is left

@@ -124,7 +124,7 @@ impl Plan {
         let mut misfit_names = Vec::new();
         for (index, field) in schema.fields().iter().enumerate() {
             misfit_names.push(field.name.clone());
-            if field.name == RECORD_TYPE {
+            if !field.is_asked() {
                 continue; // Whatever a server may call so, it is not this.
             }
             let field_index = Some(index as u16);

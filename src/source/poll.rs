@@ -301,7 +301,7 @@ impl Poll {
             }
             match record {
                 Ok(record) => {
-                    let fingerprint = record.case.fingerprint();
+                    let fingerprint = record.case.fingerprint(self.decoder.schema());
                     let is_known = self.known.insert(record.key, fingerprint) == Some(fingerprint);
                     if is_known && !is_backfill {
                         continue;

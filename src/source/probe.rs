@@ -11,7 +11,7 @@ use super::client::{Client, REQUEST_LINE_BYTES_MAX};
 use super::settings::{ServerSettings, Settings, SourceKind};
 use super::{parts, paths, places};
 use crate::error::{Error, Kind, Result};
-use crate::model::{Instant, Interner, RECORD_TYPE, RecordType, Schema};
+use crate::model::{Instant, Interner, RecordType, Schema};
 
 /// Records that are looked at.
 const SAMPLE: u32 = 100;
@@ -120,8 +120,8 @@ async fn server_findings(
 
 /// Every field that is asked for, by the name that misfits are counted under.
 fn asked(schema: &Schema) -> Vec<String> {
-    let fields = schema.fields().iter().map(|field| field.name.clone());
-    let fields = fields.filter(|name| name != RECORD_TYPE);
+    let fields = schema.fields().iter().filter(|field| field.is_asked());
+    let fields = fields.map(|field| field.name.clone());
     let rows = schema.subforms().iter().flat_map(|subform| {
         subform.fields.iter().map(move |field| format!("{}.{}", subform.name, field.name))
     });

@@ -22,6 +22,8 @@ pub(super) struct Draft {
     pub(super) builder: CaseBuilder,
     pub(super) key: Option<RecordKey>,
     pub(super) stamp: Option<Instant>,
+    /// The day of the stamp, as a word.
+    pub(super) stamp_day: u32,
     pub(super) enabled: u32,
     pub(super) state_known: bool,
     pub(super) rows: Vec<RowDraft>,
@@ -46,6 +48,7 @@ impl Draft {
             builder: CaseBuilder::new(&plan.schema, plan.instance),
             key: None,
             stamp: None,
+            stamp_day: 0,
             enabled: 0,
             state_known: false,
             rows: Vec::new(),
@@ -62,6 +65,7 @@ impl Draft {
         }
         self.spoiled = true;
         (self.key, self.stamp, self.enabled, self.state_known) = (None, None, 0, false);
+        self.stamp_day = 0;
         self.rows.clear();
         self.words.clear();
         self.row_ids.clear();
@@ -160,9 +164,10 @@ impl Reader<'_> {
     ) -> Result<(), A::Error> {
         let moment = Self::value(map, self.lenient, TextSeed(Moment::parse))?.flatten();
         self.draft.stamp = moment.map(Moment::instant);
+        let day = moment.and_then(|moment| self.plan.zone.day(moment));
+        self.draft.stamp_day = day.map_or(0, |day| day.0);
         let Some(index) = field.map(usize::from) else { return Ok(()) };
         let field = &self.plan.schema.fields()[index];
-        let day = moment.and_then(|moment| self.plan.zone.day(moment));
         let dated = matches!(field.field_type, FieldType::Date | FieldType::Datetime);
         let word = day.filter(|_| dated).map(|day| day.0).ok_or(Misfit);
         if self.put(field.slot, word).is_err() {
@@ -392,7 +397,9 @@ impl<'de> Visitor<'de> for RowsSeed<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Self { reader, subform } = self;
         let (lenient, own) = (reader.lenient, usize::from(reader.plan.subforms[subform].misfit));
-        for _ in 0..ROWS_MAX {
+        // A subform may come twice in one record.
+        let before = reader.draft.rows.iter().filter(|row| row.subform == subform).count();
+        for _ in before..ROWS_MAX {
             let (words, id) = (reader.draft.words.len(), reader.draft.row_ids.len());
             let row = RowDraft { subform, words, id };
             let seed = RowSeed { reader, row };

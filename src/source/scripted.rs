@@ -484,11 +484,12 @@ async fn refused_records_are_counted_once() {
 async fn known_cases_are_not_handed_on_after_a_restart() {
     let mut first = stage(recorded(), honest).await;
     let all = first.run().await;
+    let schema = schema();
     let known = all
         .batches
         .iter()
         .flat_map(|batch| &batch.changes)
-        .map(|change| (change.key, change.case.as_ref().unwrap().fingerprint()));
+        .map(|change| (change.key, change.case.as_ref().unwrap().fingerprint(&schema)));
     let cursor = all.batches[0].cursor.clone();
     let (sender, mut events) = mpsc::channel(100);
     let (_stop, stopped) = watch::channel(false);

@@ -98,7 +98,7 @@ impl ValueSeed<'_> {
                 "false" => Ok(CaseBuilder::boolean(false)),
                 _ => Err(Misfit),
             },
-            FieldType::Integer => Err(Misfit),
+            FieldType::Integer | FieldType::FirstSeen => Err(Misfit),
             FieldType::Date | FieldType::Dates | FieldType::Datetime => {
                 let day = Moment::parse(text).and_then(|moment| self.zone.day(moment));
                 day.map(|day| day.0).ok_or(Misfit)

@@ -4,14 +4,11 @@
 //! Written by hand, as a million of them are read at a restart; the numbers are the same varints as
 //! bincode's.
 
-use crate::model::{Case, RecordKey};
+use crate::model::{CASE_WORDS_MAX, Case, RecordKey};
 
 use super::format::TooLarge;
 use super::frame::FRAME_BYTES_GOAL;
 use super::translation::Translation;
-
-/// Most words of one case, about 4 MB.
-pub(super) const CASE_WORDS_MAX: usize = 1 << 20;
 
 /// Most records of a frame.
 pub(super) const FRAME_RECORDS_MAX: usize = 64 << 10;

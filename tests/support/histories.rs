@@ -142,7 +142,9 @@ impl Country {
             FieldType::Agency => self.option(rng, Domain::Agency, values, 0.7),
             FieldType::Boolean => CaseBuilder::boolean(rng.random()),
             FieldType::Integer => CaseBuilder::integer(rng.random_range(-1..22)),
-            FieldType::Date | FieldType::Dates | FieldType::Datetime => self.day(rng).0,
+            FieldType::Date | FieldType::Dates | FieldType::Datetime | FieldType::FirstSeen => {
+                self.day(rng).0
+            }
             FieldType::Worker => rng.random_range(1..8),
             FieldType::BirthMonth => rng.random_range(1..1_500),
             // One code more than there are places: a place that is in no tree.

@@ -1,5 +1,6 @@
 //! What several tests need: packs, invented records, private servers, the running program.
 
+pub(crate) mod first_sight;
 pub(crate) mod gate;
 pub(crate) mod histories;
 pub(crate) mod packs;

@@ -42,6 +42,9 @@ fn walk(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<S
             "maxProperties" => value.as_object().is_none_or(|object| object.len() <= number()),
             "minItems" => value.as_array().is_none_or(|items| items.len() >= number()),
             "maxItems" => value.as_array().is_none_or(|items| items.len() <= number()),
+            "uniqueItems" => value.as_array().is_none_or(|items| {
+                items.iter().enumerate().all(|(at, item)| !items[..at].contains(item))
+            }),
             "minimum" => value.as_i64().is_none_or(|one| one >= wanted.as_i64().unwrap()),
             "maximum" => value.as_i64().is_none_or(|one| one <= wanted.as_i64().unwrap()),
             "items" => {

@@ -62,14 +62,19 @@ impl Drawing {
         let date = if by_row {
             format!("{subform}.{own_date}")
         } else {
-            (*one(&mut self.rng, &["registered_on", "closed_on", "seen_on"])).to_owned()
+            let dates = ["registered_on", "closed_on", "seen_on", "care_first_seen"];
+            (*one(&mut self.rng, &dates)).to_owned()
         };
         let mut dated = false;
         let placings = if wish.never_now { 0..5 } else { 0..6 };
         let placed = match self.rng.random_range(placings) {
             0 | 1 => {
                 dated = true;
-                self.used(if by_row { "flow of row" } else { "flow" });
+                self.used(match date.as_str() {
+                    "care_first_seen" => "flow of first sight",
+                    _ if by_row => "flow of row",
+                    _ => "flow",
+                });
                 format!("{{ flow = {date:?} }}")
             }
             2 => {

@@ -44,6 +44,7 @@ age = "integer"
 urgent = "boolean"
 sex = { type = "option", values = ["male", "female"] }
 care = { type = "option", values = ["parents", "aunt", "foster", "home"] }
+care_first_seen = "first_seen"
 source = "option"
 concerns = { type = "options", values = ["abuse", "work", "migrant", "street"] }
 lives_in = "location"
@@ -76,6 +77,7 @@ pub(crate) const FORMS: &[&str] = &[
     "count cases with",
     "flow",
     "flow of row",
+    "flow of first sight",
     "cohort",
     "cohort of row",
     "presence",

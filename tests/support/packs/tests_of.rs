@@ -24,6 +24,7 @@ const OF_CASE: &[(&str, Kind)] = &[
     ("registered_on", Kind::Date),
     ("closed_on", Kind::Date),
     ("seen_on", Kind::Date),
+    ("care_first_seen", Kind::Date),
     ("born", Kind::Other),
     ("age", Kind::Integer),
     ("urgent", Kind::Boolean),
