@@ -391,12 +391,12 @@ fn another_schema_lays_the_records_out_anew() {
 #[test]
 #[ignore = "writes into tests/data"]
 fn golden_files_are_written() {
-    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state-v1");
+    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state-v2");
     fs::create_dir_all(&to).unwrap();
     for path in files(&to, "seg").into_iter().chain(files(&to, "snap")) {
         fs::remove_file(path).unwrap();
     }
-    let world = golden_world();
+    let world = golden_world_2();
     for entry in fs::read_dir(world.directory.path()).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().unwrap() != "lock" {
@@ -408,6 +408,14 @@ fn golden_files_are_written() {
 fn golden_world() -> World {
     let mut world = small_world(true);
     world.step(&Step { deferred: true, changes: vec![(3, Some(70_00)), (4, None)], ..step(30) });
+    world
+}
+
+/// With backfills, which files have since version 2: in the log and in the last snapshot.
+fn golden_world_2() -> World {
+    let mut world = golden_world();
+    world.step(&Step { backfill: true, snapshot: true, ..step(31) });
+    world.step(&Step { backfill: true, ..step(34) });
     world
 }
 
