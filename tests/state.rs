@@ -23,7 +23,7 @@ use tonle::state::{Agreement, Settings, SnapshotContent, State};
 
 use world::{
     How, Step, World, case, copy, files, frames, key, schema, sealed, settings, small_world,
-    small_world_made, step, view, view_with,
+    small_world_made, state_key, step, view, view_with,
 };
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -426,16 +426,28 @@ fn another_schema_lays_the_records_out_anew() {
     assert_eq!(again.records, restored.records);
 }
 
-/// Figures: `cargo test --release a_million -- --ignored --nocapture`.
+/// Figures: `cargo test --release a_million -- --ignored --nocapture`; `TONLE_CASES` says how many instead.
 #[test]
 #[ignore = "measures; writes some 100 MB"]
 fn a_million_cases() {
+    measured(|settings| settings);
+}
+
+#[test]
+#[ignore = "measures; writes some 100 MB"]
+fn a_million_cases_sealed() {
+    measured(|settings| settings.with_keys(Some(state_key(0)), Vec::new()).unwrap());
+}
+
+#[allow(clippy::print_stdout)]
+fn measured(how: fn(Settings) -> Settings) {
     let schema = wide_schema();
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings::new(directory.path()).unwrap();
+    let settings = how(Settings::new(directory.path()).unwrap());
+    let count = std::env::var("TONLE_CASES").map_or(1_000_000, |count| count.parse().unwrap());
     let dictionary = Interner::default();
     let instance = dictionary.intern(Domain::Instance, "kampot").unwrap();
-    let records: Vec<_> = (0..1_000_000).map(|n| wide_case(&schema, instance, n)).collect();
+    let records: Vec<_> = (0..count).map(|n| wide_case(&schema, instance, n)).collect();
     let words: usize = records.iter().map(|(_, case)| case.words().len()).sum();
     println!("{:.1} words a case", words as f64 / records.len() as f64);
 
@@ -445,7 +457,7 @@ fn a_million_cases() {
         println!("{what}: {:.2} s", started.elapsed().as_secs_f64());
     };
     let started = std::time::Instant::now();
-    for (n, chunk) in records.chunks(10_000).enumerate() {
+    for (n, chunk) in records.chunks(records.len() / 100).enumerate() {
         let change = |(key, case): &(_, Case)| RecordChange { key: *key, case: Some(case.clone()) };
         let changes = chunk.iter().map(change).collect();
         let (cursor, deferred) = (Cursor::default(), false);
@@ -455,7 +467,7 @@ fn a_million_cases() {
         let logged = state.append(&input, &dictionary).unwrap().wait().unwrap();
         state.commit(Durable::after_commit(logged.epoch())).unwrap();
     }
-    timed("append and sync 100 epochs of 10,000", started);
+    timed("append and sync 100 epochs", started);
     let epoch = Epoch(100);
     let content = SnapshotContent {
         epoch,
@@ -503,6 +515,10 @@ fn a_million_cases() {
         let started = std::time::Instant::now();
         let restored = state.restore(Some(epoch), &schema).unwrap();
         timed("restore", started);
+        let alone = State::read_only(&settings.clone().with_decoders(1)).unwrap();
+        let started = std::time::Instant::now();
+        drop(alone.restore(Some(epoch), &schema).unwrap());
+        timed("restore on one thread", started);
         let started = std::time::Instant::now();
         let map: std::collections::HashMap<_, _> = restored.records.iter().cloned().collect();
         timed("and a map of it", started);

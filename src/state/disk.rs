@@ -39,8 +39,8 @@ pub enum Operation {
 enum Rule {
     /// The one with this number, counted from 0, and if `on` all after it.
     Number { number: u64, on: bool },
-    /// All of a kind once `after` of them went well.
-    Kind { operation: Operation, after: u64 },
+    /// One of a kind once `after` of them went well, and if `on` all after it.
+    Kind { operation: Operation, after: u64, on: bool },
 }
 
 /// Faults for tests: which operation fails, and with which error of the system.
@@ -84,12 +84,17 @@ impl Faults {
 
     /// All operations of a kind once so many of them went well.
     pub fn of(operation: Operation, after: u64, errno: i32) -> Arc<Self> {
-        Self::new(Rule::Kind { operation, after }, errno)
+        Self::new(Rule::Kind { operation, after, on: true }, errno)
+    }
+
+    /// One operation of a kind, once so many of them went well.
+    pub fn one_of(operation: Operation, after: u64, errno: i32) -> Arc<Self> {
+        Self::new(Rule::Kind { operation, after, on: false }, errno)
     }
 
     /// A disk that is full: a write once so many went well, which leaves this many of its bytes.
     pub fn full(after: u64, short_bytes: usize, errno: i32) -> Arc<Self> {
-        let rule = Rule::Kind { operation: Operation::Write, after };
+        let rule = Rule::Kind { operation: Operation::Write, after, on: true };
         Arc::new(Self { rule, errno, short_bytes, seen: Mutex::default() })
     }
 
@@ -131,7 +136,9 @@ impl Faults {
         *kind += 1;
         let fails = match self.rule {
             Rule::Number { number: wanted, on } => number == wanted || (on && number > wanted),
-            Rule::Kind { operation: wanted, after } => operation == wanted && of_kind >= after,
+            Rule::Kind { operation: wanted, after, on } => {
+                operation == wanted && (of_kind == after || (on && of_kind > after))
+            }
         };
         if !fails || seen.lifted {
             return Ok(());

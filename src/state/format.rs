@@ -1,7 +1,8 @@
 //! What the frames of state files hold, byte for byte; the only file that names bincode.
 //!
-//! How a file begins is said in [`super::beginning`]; then come frames. A payload begins with a tag. Integers are bincode varints; the words of a case follow each other in the
-//! same varints, behind the 16 bytes of its key and their number plus one (0: the record is gone).
+//! How a file begins is said in [`super::beginning`]; then come frames. A payload begins with a tag.
+//! Integers are bincode varints; the words of a case follow each other in the same varints, behind
+//! the 16 bytes of its key and their number plus one (0: the record is gone).
 //! Nothing decoded here is trusted before it was checked: a limit on each length, the layout of
 //! each case, the range of each day and level.
 

@@ -213,7 +213,10 @@ fn after_a_failed_sync_nothing_is_called_durable() {
         let mut failed = false;
         for seed in 0..12 {
             match play.append(seed) {
-                Ok(()) => assert!(!failed, "sync {number}: epoch {} is durable", play.committed),
+                Ok(()) => {
+                    let durable = !failed && faults.failed().is_empty();
+                    assert!(durable, "sync {number}: epoch {} is called durable", play.committed);
+                }
                 Err(error) => {
                     assert!(error.to_string().contains("sync"), "{error}");
                     failed = true;
@@ -276,12 +279,15 @@ fn a_snapshot_that_cannot_be_read_just_now_is_kept() {
     play.world.state = None;
     let snapshot = play.world.newest("snap");
     let well = (play.world.how)(play.world.directory.path());
-    let reads = Faults::none();
+    let (reads, published) = (Faults::none(), play.published());
     view_with(&well.clone().with_faults(Arc::clone(&reads)), play.published()).unwrap();
     for number in 0..reads.count_of(Operation::Read) {
-        let how = well.clone().with_faults(Faults::of(Operation::Read, number, EIO));
+        let how = well.clone().with_faults(Faults::one_of(Operation::Read, number, EIO));
         let restored = State::open(&how).and_then(|mut s| s.restore(play.published(), &schema()));
         assert_eq!(restored.unwrap_err().kind(), Kind::Temporary, "read {number}");
+        let viewed =
+            view_with(&how.with_faults(Faults::of(Operation::Read, number, EIO)), published);
+        assert_eq!(viewed.unwrap_err().kind(), Kind::Temporary, "read {number}");
         assert!(snapshot.exists());
     }
     play.recovers("it can be read again");
