@@ -125,6 +125,7 @@ fn the_schema_of_the_configuration_knows_every_key_of_the_reader() {
         ("[database]\nzzz = 1", "/properties/database"),
         ("[log]\nzzz = 1", "/properties/log"),
         ("[web]\nzzz = 1", "/properties/web"),
+        ("[state]\nzzz = 1", "/properties/state"),
         ("[[instances]]\nzzz = 1", "/properties/instances/items"),
     ] {
         fs::write(program.path("other.toml"), text).unwrap();
@@ -275,6 +276,45 @@ fn no_secret_is_shown() {
             assert!(!text.contains(secret), "{text}");
         }
     }
+}
+
+#[test]
+fn the_state_is_sealed_with_the_key_that_is_named() {
+    let sim = primero(cases_of_today(9, 20));
+    let mut program = Program::new().server("kampot", &sim);
+    let key = |first: u8| (0..32).map(|n| format!("{:02x}", first.wrapping_add(n))).collect();
+    let (one, other): (String, String) = (key(7), key(8));
+    fs::write(program.path("one.key"), format!("{one}\n")).unwrap();
+    fs::write(program.path("other.key"), &other).unwrap();
+    fs::write(program.path("short.key"), &one[2..]).unwrap();
+    program.set("state = { key_file = \"one.key\" }");
+    program.once(0);
+    let segment = || {
+        let entries = fs::read_dir(program.path("state")).unwrap();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+        fs::read(paths.iter().min().unwrap()).unwrap()
+    };
+    let clear = |bytes: &[u8]| bytes.windows(6).any(|window| window == b"kampot");
+    assert!(!clear(&segment()));
+    let shown = shown(&program, &["config", "show"]);
+    assert!(shown.contains("[state]\nkey_file = \"one.key\"\n"), "{shown}");
+    assert!(!shown.contains(&one), "{shown}");
+
+    for (line, words) in [
+        ("state = {}", "it is sealed, and there is no key"),
+        ("state = { key_file = \"other.key\" }", "it is sealed with another key"),
+        ("state = { key_file = \"short.key\" }", "expected 32 bytes as 64 hex digits"),
+        ("state = { key_file = \"absent.key\" }", "absent.key"),
+    ] {
+        program.set(line);
+        let run = program.once(2);
+        assert!(run.text.contains(words) && run.text.contains("key_file"), "{line}: {}", run.text);
+        assert!(!run.text.contains(&one) && !run.text.contains(&one[2..]), "{}", run.text);
+    }
+    program.set("state = { key_file = \"other.key\", previous_key_files = [\"one.key\"] }");
+    program.once(0);
+    program.assert_true_to_state();
 }
 
 /// A pack with a concept of the simulated server, whose label it asserts.

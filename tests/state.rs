@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod disk;
+mod fuzz;
+mod old;
+mod sealed;
+mod shards;
 mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use proptest::prelude::*;
 use tonle::error::Kind;
@@ -17,7 +21,10 @@ use tonle::model::{
 };
 use tonle::state::{Agreement, Settings, SnapshotContent, State};
 
-use world::{Step, World, case, copy, files, key, schema, settings, small_world, step, view};
+use world::{
+    How, Step, World, case, copy, files, frames, key, schema, sealed, settings, small_world,
+    small_world_made, state_key, step, view, view_with,
+};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let changes = prop::collection::vec((0u8..12, prop::option::weighted(0.8, 0u16..500)), 0..6);
@@ -84,10 +91,21 @@ proptest! {
 
 #[test]
 fn a_torn_end_is_cut_wherever_it_is_torn() {
-    let world = small_world(false);
+    torn_everywhere(settings);
+}
+
+#[test]
+fn a_torn_end_of_sealed_files_is_cut_too() {
+    torn_everywhere(sealed);
+}
+
+fn torn_everywhere(how: How) {
+    let world = small_world_made(how, false);
+    let view = |directory: &std::path::Path, published| view_with(&how(directory), published);
     let last_segment = world.newest("seg");
     let whole = fs::read(&last_segment).unwrap();
-    let head = 12 + 8 + u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
+    // Its seal, if it has one, and its head.
+    let (_, head, _) = *frames(&whole).iter().find(|(_, _, tag)| *tag == 1).unwrap();
     for length in head..whole.len() {
         let copied = copy(world.directory.path());
         let segment = copied.path().join(last_segment.file_name().unwrap());
@@ -109,6 +127,7 @@ fn a_torn_end_is_cut_wherever_it_is_torn() {
             inputs: world.inputs.clone(),
             truth: world.truth.clone(),
             snapshots: Vec::new(),
+            how,
         };
         mended.restart(Some(Epoch(3)));
         mended.forget_after(first.last);
@@ -120,7 +139,17 @@ fn a_torn_end_is_cut_wherever_it_is_torn() {
 
 #[test]
 fn no_flipped_bit_of_the_log_changes_what_comes_back() {
-    let world = small_world(false);
+    flipped_log(settings);
+}
+
+#[test]
+fn no_flipped_bit_of_a_sealed_log_changes_what_comes_back() {
+    flipped_log(sealed);
+}
+
+fn flipped_log(how: How) {
+    let world = small_world_made(how, false);
+    let view = |directory: &std::path::Path, published| view_with(&how(directory), published);
     let mut errors = 0;
     for path in files(world.directory.path(), "seg") {
         let whole = fs::read(&path).unwrap();
@@ -154,7 +183,17 @@ fn no_flipped_bit_of_the_log_changes_what_comes_back() {
 
 #[test]
 fn no_flipped_bit_of_a_snapshot_changes_what_comes_back() {
-    let world = small_world(true);
+    flipped_snapshot(settings);
+}
+
+#[test]
+fn no_flipped_bit_of_a_sealed_snapshot_changes_what_comes_back() {
+    flipped_snapshot(sealed);
+}
+
+fn flipped_snapshot(how: How) {
+    let world = small_world_made(how, true);
+    let view = |directory: &std::path::Path, published| view_with(&how(directory), published);
     let path = world.newest("snap");
     let whole = fs::read(&path).unwrap();
     for at in 0..whole.len() {
@@ -387,61 +426,28 @@ fn another_schema_lays_the_records_out_anew() {
     assert_eq!(again.records, restored.records);
 }
 
-/// Writes the golden files anew, after a change of the format: `cargo test golden -- --ignored`.
-#[test]
-#[ignore = "writes into tests/data"]
-fn golden_files_are_written() {
-    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state-v1");
-    fs::create_dir_all(&to).unwrap();
-    for path in files(&to, "seg").into_iter().chain(files(&to, "snap")) {
-        fs::remove_file(path).unwrap();
-    }
-    let world = golden_world();
-    for entry in fs::read_dir(world.directory.path()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap() != "lock" {
-            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-        }
-    }
-}
-
-fn golden_world() -> World {
-    let mut world = small_world(true);
-    world.step(&Step { deferred: true, changes: vec![(3, Some(70_00)), (4, None)], ..step(30) });
-    world
-}
-
-/// Files of each released version of the format can be read for ever.
-#[test]
-fn files_of_version_1_are_read() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state-v1");
-    let copied = copy(&golden);
-    let world = golden_world();
-    for published in [world.snapshots[0], world.snapshots[1], world.last()] {
-        let restored = view(copied.path(), Some(published)).unwrap();
-        world.check(&restored, Some(published));
-        assert_eq!(restored.agreement, Agreement::Agrees);
-        assert_eq!(restored.last, world.last());
-        assert!(restored.warnings.is_empty());
-    }
-    // And written no differently.
-    for path in files(&golden, "snap") {
-        let now = world.directory.path().join(path.file_name().unwrap());
-        let length = |path: &Path| fs::metadata(path).unwrap().len();
-        assert!(length(&path).abs_diff(length(&now)) <= 2, "only the pipeline's number differs");
-    }
-}
-
-/// Figures: `cargo test --release a_million -- --ignored --nocapture`.
+/// Figures: `cargo test --release a_million -- --ignored --nocapture`; `TONLE_CASES` says how many instead.
 #[test]
 #[ignore = "measures; writes some 100 MB"]
 fn a_million_cases() {
+    measured(|settings| settings);
+}
+
+#[test]
+#[ignore = "measures; writes some 100 MB"]
+fn a_million_cases_sealed() {
+    measured(|settings| settings.with_keys(Some(state_key(0)), Vec::new()).unwrap());
+}
+
+#[allow(clippy::print_stdout)]
+fn measured(how: fn(Settings) -> Settings) {
     let schema = wide_schema();
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings::new(directory.path()).unwrap();
+    let settings = how(Settings::new(directory.path()).unwrap());
+    let count = std::env::var("TONLE_CASES").map_or(1_000_000, |count| count.parse().unwrap());
     let dictionary = Interner::default();
     let instance = dictionary.intern(Domain::Instance, "kampot").unwrap();
-    let records: Vec<_> = (0..1_000_000).map(|n| wide_case(&schema, instance, n)).collect();
+    let records: Vec<_> = (0..count).map(|n| wide_case(&schema, instance, n)).collect();
     let words: usize = records.iter().map(|(_, case)| case.words().len()).sum();
     println!("{:.1} words a case", words as f64 / records.len() as f64);
 
@@ -451,7 +457,7 @@ fn a_million_cases() {
         println!("{what}: {:.2} s", started.elapsed().as_secs_f64());
     };
     let started = std::time::Instant::now();
-    for (n, chunk) in records.chunks(10_000).enumerate() {
+    for (n, chunk) in records.chunks(records.len() / 100).enumerate() {
         let change = |(key, case): &(_, Case)| RecordChange { key: *key, case: Some(case.clone()) };
         let changes = chunk.iter().map(change).collect();
         let (cursor, deferred) = (Cursor::default(), false);
@@ -461,7 +467,7 @@ fn a_million_cases() {
         let logged = state.append(&input, &dictionary).unwrap().wait().unwrap();
         state.commit(Durable::after_commit(logged.epoch())).unwrap();
     }
-    timed("append and sync 100 epochs of 10,000", started);
+    timed("append and sync 100 epochs", started);
     let epoch = Epoch(100);
     let content = SnapshotContent {
         epoch,
@@ -509,6 +515,10 @@ fn a_million_cases() {
         let started = std::time::Instant::now();
         let restored = state.restore(Some(epoch), &schema).unwrap();
         timed("restore", started);
+        let alone = State::read_only(&settings.clone().with_decoders(1)).unwrap();
+        let started = std::time::Instant::now();
+        drop(alone.restore(Some(epoch), &schema).unwrap());
+        timed("restore on one thread", started);
         let started = std::time::Instant::now();
         let map: std::collections::HashMap<_, _> = restored.records.iter().cloned().collect();
         timed("and a map of it", started);

@@ -33,6 +33,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("timely", &["src/dataflow"]),
     ("differential_dataflow", &["src/dataflow"]),
     ("bincode", &["src/state/format.rs"]),
+    ("chacha20poly1305", &["src/state/seal.rs"]),
     ("tokio_postgres", &["src/sink", "src/postgres"]),
     ("tokio_postgres_rustls", &["src/sink"]),
     ("reqwest", &["src/source"]),

@@ -80,6 +80,7 @@ struct RawConfig {
     time_zone: Spanned<String>,
     workers: Option<usize>,
     state_directory: Option<PathBuf>,
+    state: Option<Spanned<RawState>>,
     database: Spanned<RawDatabase>,
     web: Option<RawWeb>,
     log: Option<Spanned<RawLog>>,
@@ -92,6 +93,14 @@ struct RawDatabase {
     url: Option<String>,
     password_file: Option<PathBuf>,
     schema: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawState {
+    key_file: Option<PathBuf>,
+    #[serde(default)]
+    previous_key_files: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -183,9 +192,7 @@ impl<'a> Checker<'a> {
                 )
             })?,
             sink: self.sink(&raw.database, overrides)?,
-            state: state::Settings::new(
-                self.directory.join(raw.state_directory.unwrap_or_else(|| "state".into())),
-            )?,
+            state: self.state(raw.state_directory, raw.state)?,
             web: raw.web.map(|web| web.listen),
             time_zone: TimeZone::get(raw.time_zone.get_ref()).map_err(|_| {
                 let wrong = Error::config("no such zone is known; write it as Asia/Phnom_Penh");
@@ -250,6 +257,24 @@ impl<'a> Checker<'a> {
             .and_then(|password| sink::Address::parse(&url, password))
             .map_err(|error| self.at(raw, "database", error))?;
         Ok(sink::Settings { address, schema: schema.unwrap_or_else(|| SCHEMA_DEFAULT.into()) })
+    }
+
+    fn state(
+        &self,
+        directory: Option<PathBuf>,
+        raw: Option<Spanned<RawState>>,
+    ) -> Result<state::Settings> {
+        let directory = directory.unwrap_or_else(|| "state".into());
+        let settings = state::Settings::new(self.directory.join(directory))?;
+        let Some(raw) = raw else { return Ok(settings) };
+        let read = |file: &PathBuf| state::StateKey::from_file(&self.directory.join(file));
+        let RawState { key_file, previous_key_files } = raw.get_ref();
+        let current = key_file.as_ref().map(read).transpose();
+        let current = current.map_err(|error| self.at(&raw, "state.key_file", error))?;
+        let previous: Result<_> = previous_key_files.iter().map(read).collect();
+        previous
+            .and_then(|previous| settings.with_keys(current, previous))
+            .map_err(|error| self.at(&raw, "state.previous_key_files", error))
     }
 
     fn log(&self, raw: Option<Spanned<RawLog>>) -> Result<(report::Format, Option<report::Level>)> {

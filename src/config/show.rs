@@ -57,6 +57,12 @@ impl Page {
                 self.line(key, &default, DEFAULT);
             }
         }
+        if let Some(state) = values.get("state").and_then(Value::as_table) {
+            self.header("[state]", "");
+            for key in ["key_file", "previous_key_files"] {
+                self.written(&["state"], key, state);
+            }
+        }
         if let Some(web) = values.get("web").and_then(Value::as_table) {
             self.header("[web]", "");
             self.written(&["web"], "listen", web);

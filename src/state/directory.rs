@@ -1,19 +1,22 @@
 //! The state directory: the one place that opens, renames and removes its files, owner-only.
 //!
-//! Everything the state does to a disk goes through here, so this is where a test can make a disk
-//! fail.
+//! Everything the state does to a disk goes through here, and from here through [`super::disk`],
+//! where a test can make a disk fail.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::Epoch;
 
-use super::frame::Damage;
+use super::beginning::{self, FileKind};
+use super::disk::{Disk, DiskFile};
+use super::frame::{Damage, Trouble};
+use super::seal::{KeyCheck, Keys};
 
 /// What to do about damage.
 pub(super) const REBUILD: &str = "restore the state directory from a backup, or delete it: it is \
@@ -25,16 +28,29 @@ const PIPELINE: &str = "pipeline";
 const KEY_CHECK: &str = "key-check";
 const TEMPORARY: &str = ".tmp";
 
+/// Most of a file that names something that is read, in bytes.
+const NOTE_BYTES_MAX: u64 = 1024;
+
 /// How long a lock that somebody holds is waited for, and how often it is tried.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How files are read and written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Access {
+    pub(super) disk: Disk,
+    pub(super) keys: Keys,
+    /// Threads that decode a snapshot; as many as pay when absent.
+    pub(super) decoders: Option<usize>,
+}
 
 /// The state directory, locked by its owner or only looked at.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    access: Access,
     /// Held as long as anything may still write here.
-    _lock: Option<File>,
+    _lock: Option<DiskFile>,
 }
 
 /// The epochs that name the files of the log and the snapshots, ascending.
@@ -62,18 +78,15 @@ fn epoch_in(name: &str, prefix: &str, suffix: &str) -> Option<Epoch> {
 
 impl Directory {
     /// Makes the directory if needed and locks it; leftovers of interrupted writes are removed.
-    pub(super) fn lock(path: &Path) -> Result<Self> {
+    pub(super) fn lock(path: &Path, access: Access) -> Result<Self> {
         let doing = || format!("opening the state directory {}", path.display());
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|e| Error::config(doing()).caused_by(e))?;
         // A directory that came with other rights is tightened if it is ours; its files are
         // owner-only anyway.
         fs::set_permissions(path, Permissions::from_mode(0o700)).ok();
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(path.join(LOCK));
-        let lock = lock.map_err(|e| Error::config(doing()).caused_by(e))?;
-        match locked(&lock) {
+        let lock = access.disk.create(&path.join(LOCK), true).map_err(|e| failed(doing(), e))?;
+        match locked(lock.file()) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let busy = format!("{}: another running program uses it", doing());
@@ -82,15 +95,15 @@ impl Directory {
             }
             Err(TryLockError::Error(e)) => return Err(Error::config(doing()).caused_by(e)),
         }
-        let directory = Self { path: path.to_owned(), _lock: Some(lock) };
+        let directory = Self { path: path.to_owned(), access, _lock: Some(lock) };
         directory.remove_leftovers()?;
         Ok(directory)
     }
 
     /// Only looks, beside whoever holds the lock.
-    pub(super) fn look(path: &Path) -> Result<Self> {
+    pub(super) fn look(path: &Path, access: Access) -> Result<Self> {
         if path.is_dir() {
-            return Ok(Self { path: path.to_owned(), _lock: None });
+            return Ok(Self { path: path.to_owned(), access, _lock: None });
         }
         Err(Error::config(format!("there is no state directory {}", path.display())))
     }
@@ -100,13 +113,19 @@ impl Directory {
         self.path.join(name)
     }
 
+    /// The keys of its files.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.access.keys
+    }
+
+    /// How many threads are to decode a snapshot, if somebody said so.
+    pub(super) fn decoders(&self) -> Option<usize> {
+        self.access.decoders
+    }
+
     fn names(&self) -> Result<Vec<String>> {
-        let read = || -> io::Result<Vec<String>> {
-            let names = fs::read_dir(&self.path)?;
-            let names = names.map(|entry| Ok(entry?.file_name().into_string().ok()));
-            Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
-        };
-        read().map_err(|e| failed(format!("listing {}", self.path.display()), e))
+        let names = self.access.disk.list(&self.path);
+        names.map_err(|e| failed(format!("listing {}", self.path.display()), e))
     }
 
     /// The segments and snapshots that exist.
@@ -136,21 +155,32 @@ impl Directory {
     }
 
     /// Opens a file for reading; gives its length too, in bytes.
-    pub(super) fn open(&self, name: &str) -> Result<(File, u64)> {
-        let open = || {
-            let file = File::open(self.path_of(name))?;
-            let length = file.metadata()?.len();
-            Ok((file, length))
-        };
-        open().map_err(|e| failed(format!("opening {}", self.path_of(name).display()), e))
+    pub(super) fn open(&self, name: &str) -> Result<(DiskFile, u64)> {
+        let path = self.path_of(name);
+        self.access.disk.open(&path).map_err(|e| failed(format!("opening {}", path.display()), e))
+    }
+
+    /// What a file is sealed with, as far as its first bytes tell; fails when there is no such key.
+    pub(super) fn sealing(&self, name: &str, kind: FileKind) -> Result<Option<KeyCheck>> {
+        let (file, length) = self.open(name)?;
+        let troubled = |trouble| self.troubled(name, trouble);
+        let sealing = beginning::sealing(file, length, kind).map_err(troubled)?;
+        if let Some(check) = sealing {
+            let key = beginning::key_for(check, self.keys());
+            key.map_err(|setting| troubled(Trouble::Setting(setting)))?;
+        }
+        Ok(sealing)
+    }
+
+    fn temporary(&self, name: &str) -> PathBuf {
+        self.path_of(&format!("{name}{TEMPORARY}"))
     }
 
     /// Begins a file under a temporary name; [`Self::publish`] gives it its own.
-    pub(super) fn create(&self, name: &str) -> Result<File> {
-        let path = self.path_of(&format!("{name}{TEMPORARY}"));
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true).mode(0o600);
-        options.open(&path).map_err(|e| failed(format!("creating {}", path.display()), e))
+    pub(super) fn create(&self, name: &str) -> Result<DiskFile> {
+        let path = self.temporary(name);
+        let created = self.access.disk.create(&path, false);
+        created.map_err(|e| failed(format!("creating {}", path.display()), e))
     }
 
     /// Gives up a file that was begun.
@@ -159,33 +189,27 @@ impl Directory {
     }
 
     /// Makes a file appear under its name, whole and on disk.
-    pub(super) fn publish(&self, name: &str, file: &File) -> Result<()> {
+    pub(super) fn publish(&self, name: &str, file: &DiskFile) -> Result<()> {
         let path = self.path_of(name);
-        let publish = || {
-            file.sync_all()?;
-            fs::rename(self.path_of(&format!("{name}{TEMPORARY}")), &path)?;
-            self.sync()
-        };
-        publish().map_err(|e| failed(format!("writing {}", path.display()), e))
+        let doing = |what: &str| format!("{what} {}", path.display());
+        file.sync_all().map_err(|e| failed(doing("syncing"), e))?;
+        let renamed = self.access.disk.rename(&self.temporary(name), &path);
+        renamed.map_err(|e| failed(doing("naming"), e))?;
+        let synced = self.access.disk.sync_directory(&self.path);
+        synced.map_err(|e| failed(doing("syncing the name of"), e))
     }
 
     /// Cuts a file to `length` bytes and waits until that is on disk; so is then everything before.
     pub(super) fn cut(&self, name: &str, length: u64) -> Result<()> {
         let path = self.path_of(name);
-        let cut = || {
-            let file = OpenOptions::new().write(true).open(&path)?;
-            if file.metadata()?.len() != length {
-                file.set_len(length)?;
-            }
-            file.sync_all()
-        };
-        cut().map_err(|e| failed(format!("repairing {}", path.display()), e))
+        let cut = self.access.disk.cut(&path, length);
+        cut.map_err(|e| failed(format!("cutting and syncing {}", path.display()), e))
     }
 
     /// Removes a file; one that is gone already is no error.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
         let path = self.path_of(name);
-        match fs::remove_file(&path) {
+        match self.access.disk.remove(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(failed(format!("removing {}", path.display()), e))
             }
@@ -193,51 +217,57 @@ impl Directory {
         }
     }
 
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+    fn note(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path_of(name);
+        let read = self.access.disk.read_small(&path, NOTE_BYTES_MAX);
+        read.map_err(|e| failed(format!("reading {}", path.display()), e))
+    }
+
+    fn set_note(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.create(name)?;
+        let written = file.write_all(format!("{text}\n").as_bytes());
+        written.map_err(|e| failed(format!("writing {}", file.path().display()), e))?;
+        self.publish(name, &file)
     }
 
     /// The 128 bits that name the pipeline this state belongs to; `None` when they were never
     /// drawn.
     pub(super) fn pipeline(&self) -> Result<Option<u128>> {
-        let path = self.path_of(PIPELINE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed(format!("reading {}", path.display()), e)),
-        };
+        let Some(text) = self.note(PIPELINE)? else { return Ok(None) };
         let digits = text.strip_suffix(b"\n").filter(|digits| {
             digits.len() == 32 && digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         });
         let id = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         match id.and_then(|digits| u128::from_str_radix(digits, 16).ok()) {
             Some(id) => Ok(Some(id)),
-            None => Err(self.damaged(PIPELINE, Damage { at: 0, what: "it holds no identifier" })),
+            None => Err(self.damaged(PIPELINE, Damage::new(0, "it holds no identifier"))),
         }
     }
 
     /// Keeps the identifier of the pipeline.
     pub(super) fn set_pipeline(&self, id: u128) -> Result<()> {
-        let mut file = self.create(PIPELINE)?;
-        writeln!(file, "{id:032x}").map_err(|e| failed("writing the pipeline's identifier", e))?;
-        self.publish(PIPELINE, &file)
+        self.set_note(PIPELINE, &format!("{id:032x}"))
     }
 
     /// What was noted of the pseudonym key, if anything.
     pub(super) fn key_check(&self) -> Result<Option<String>> {
-        let path = self.path_of(KEY_CHECK);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim_end().to_owned())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed(format!("reading {}", path.display()), e)),
-        }
+        let text = self.note(KEY_CHECK)?;
+        Ok(text.map(|text| String::from_utf8_lossy(&text).trim_end().to_owned()))
     }
 
     /// Notes something of the pseudonym key, whole and on disk.
     pub(super) fn set_key_check(&self, check: &str) -> Result<()> {
-        let mut file = self.create(KEY_CHECK)?;
-        writeln!(file, "{check}").map_err(|e| failed("noting the pseudonym key", e))?;
-        self.publish(KEY_CHECK, &file)
+        self.set_note(KEY_CHECK, check)
+    }
+
+    /// The error for a file that could not be read.
+    pub(super) fn troubled(&self, name: &str, trouble: Trouble) -> Error {
+        let path = self.path_of(name);
+        match trouble {
+            Trouble::Damage(damage) | Trouble::Refused(damage) => self.damaged(name, damage),
+            Trouble::Io(e) => failed(format!("reading {}", path.display()), e),
+            Trouble::Setting(setting) => setting.error(&format!("reading {}", path.display())),
+        }
     }
 
     /// The error for damage in a file.
@@ -289,7 +319,7 @@ mod tests {
     fn files_are_for_their_owner_only() {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("a/b");
-        let directory = Directory::lock(&path).unwrap();
+        let directory = Directory::lock(&path, Access::default()).unwrap();
         directory.set_pipeline(7).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
@@ -303,7 +333,7 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         fs::write(outer.path().join("snapshot-1.snap.tmp"), "half").unwrap();
         fs::write(outer.path().join("README.md"), "stays").unwrap();
-        let directory = Directory::lock(outer.path()).unwrap();
+        let directory = Directory::lock(outer.path(), Access::default()).unwrap();
         assert!(!outer.path().join("snapshot-1.snap.tmp").exists());
         assert!(outer.path().join("README.md").exists());
         assert_eq!(directory.pipeline().unwrap(), None);

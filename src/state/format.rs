@@ -1,8 +1,8 @@
 //! What the frames of state files hold, byte for byte; the only file that names bincode.
 //!
-//! A file begins with a magic word and the version of the format, then come frames. A payload
-//! begins with a tag. Integers are bincode varints; the words of a case follow each other in the
-//! same varints, behind the 16 bytes of its key and their number plus one (0: the record is gone).
+//! How a file begins is said in [`super::beginning`]; then come frames. A payload begins with a tag.
+//! Integers are bincode varints; the words of a case follow each other in the same varints, behind
+//! the 16 bytes of its key and their number plus one (0: the record is gone).
 //! Nothing decoded here is trusted before it was checked: a limit on each length, the layout of
 //! each case, the range of each day and level.
 
@@ -17,21 +17,12 @@ use crate::model::{
     Location, RecordChange, RecordKey, RowField, Schema, Subform,
 };
 
-use super::frame::{FRAME_BYTES_MAX, put_frame};
+use super::frame::FRAME_BYTES_MAX;
 use super::record::take_records;
 use super::translation::Translation;
 
-/// Version of the format, written into each file. A file of version 1 is one of version 2 without backfills.
-pub(super) const VERSION: u32 = 2;
-
-/// The oldest version that is read.
-const VERSION_OLDEST: u32 = 1;
-
 /// The greatest epoch there can be: Postgres counts no further.
 const EPOCH_MAX: Epoch = Epoch(i64::MAX as u64);
-
-/// Magic word and version, in bytes.
-pub(super) const PREAMBLE_BYTES: usize = 12;
 
 /// Bytes of the payload of a commit frame.
 pub(super) const COMMIT_BYTES: usize = 21;
@@ -50,24 +41,9 @@ pub(super) const DEFERRED: u8 = 7;
 pub(super) const RECORDS: u8 = 8;
 pub(super) const FOOTER: u8 = 9;
 pub(super) const BACKFILL: u8 = 10;
-
-/// The two kinds of files, told apart by their magic word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FileKind {
-    /// A part of the log.
-    Segment,
-    /// Everything as of one epoch.
-    Snapshot,
-}
-
-impl FileKind {
-    fn magic(self) -> &'static [u8; 8] {
-        match self {
-            Self::Segment => b"tonlelog",
-            Self::Snapshot => b"tonlesnp",
-        }
-    }
-}
+pub(super) const SEALED: u8 = 11;
+pub(super) const SHARD: u8 = 12;
+pub(super) const COUNTS: u8 = 13;
 
 /// Something too large for the format was to be written.
 #[derive(Clone, Copy, Debug)]
@@ -126,8 +102,10 @@ pub(super) enum Frame {
     Commit(Commit),
     /// Snapshot: changes that wait until their instance is released.
     Deferred { instance: Code, changes: Vec<RecordChange> },
-    /// Snapshot: records.
-    Records(Vec<(RecordKey, Case)>),
+    /// Snapshot: records, since version 3 those of one shard, or more of them.
+    Records { shard: Option<u8>, records: Vec<(RecordKey, Case)> },
+    /// Snapshot: how many records there are, by shard that has any.
+    Counts(BTreeMap<u8, u64>),
     /// The end of a snapshot: its number of frames before this one, and the checksum of their
     /// checksums.
     Footer { frame_count: u64, crc: u32 },
@@ -208,36 +186,6 @@ fn day_of(day: Option<Day>) -> Result<Option<Day>, Refused> {
     }
 }
 
-pub(super) fn begin(kind: FileKind) -> Vec<u8> {
-    let mut bytes = kind.magic().to_vec();
-    bytes.extend(VERSION.to_le_bytes());
-    bytes
-}
-
-/// Checks the first [`PREAMBLE_BYTES`] of a file.
-pub(super) fn check_preamble(bytes: &[u8], kind: FileKind) -> Result<(), Refused> {
-    match bytes.strip_prefix(kind.magic()) {
-        None => Err("it does not begin as such a file does"),
-        Some(version) if (VERSION_OLDEST..=VERSION).any(|read| version == read.to_le_bytes()) => {
-            Ok(())
-        }
-        Some(_) => Err("it was written in a version of the format that this program does not read"),
-    }
-}
-
-/// The first bytes of a segment.
-pub(super) fn segment_head(head: &SegmentHead) -> Result<Vec<u8>, TooLarge> {
-    let mut bytes = begin(FileKind::Segment);
-    let value = (head.pipeline, head.first, head.previous, head.entry_count);
-    put_frame(&mut bytes, |bytes| {
-        bytes.push(HEAD);
-        put(bytes, &value);
-        put(bytes, &wire_schema(&head.schema));
-    })
-    .ok_or(TooLarge("the schema"))?;
-    Ok(bytes)
-}
-
 /// The head of a segment from its first frame.
 pub(super) fn take_segment_head(payload: &[u8]) -> Result<SegmentHead, Refused> {
     let mut bytes = payload.strip_prefix(&[HEAD]).ok_or("the head of the file is missing")?;
@@ -300,13 +248,19 @@ pub(super) fn take_frame(payload: &[u8], translation: &Translation) -> Result<Fr
             Frame::Deferred { instance, changes }
         }
         RECORDS => {
-            let mut records = Vec::new();
-            take_records(std::mem::take(&mut bytes), translation, |key, case| {
-                records.push((key, case.ok_or("a snapshot holds a record that is gone")?));
-                Ok(())
-            })?;
-            Frame::Records(records)
+            let records = take_present(std::mem::take(&mut bytes), translation)?;
+            Frame::Records { shard: None, records }
         }
+        SHARD => {
+            let (shard, rest) = bytes.split_first().ok_or("a frame of records has no shard")?;
+            bytes = &[];
+            let records = take_present(rest, translation)?;
+            if records.iter().any(|(key, _)| key.shard() != usize::from(*shard)) {
+                return Err("a record lies in another shard than its own");
+            }
+            Frame::Records { shard: Some(*shard), records }
+        }
+        COUNTS => Frame::Counts(take(&mut bytes)?),
         FOOTER => {
             let (frame_count, crc) = take(&mut bytes)?;
             Frame::Footer { frame_count, crc }
@@ -315,6 +269,22 @@ pub(super) fn take_frame(payload: &[u8], translation: &Translation) -> Result<Fr
     };
     nothing_left(bytes)?;
     Ok(frame)
+}
+
+/// Records of which each is there, ascending by key.
+fn take_present(
+    bytes: &[u8],
+    translation: &Translation,
+) -> Result<Vec<(RecordKey, Case)>, Refused> {
+    let mut records = Vec::new();
+    take_records(bytes, translation, |key, case| {
+        records.push((key, case.ok_or("a snapshot holds a record that is gone")?));
+        Ok(())
+    })?;
+    match records.is_sorted_by(|a, b| a.0 < b.0) {
+        true => Ok(records),
+        false => Err("records are out of order"),
+    }
 }
 
 fn take_commit(bytes: &[u8]) -> Result<Commit, Refused> {
@@ -366,6 +336,9 @@ mod tests {
             length(PLACES, &[0, 1, 1, 1, 0, LEVEL_MAX + 1, 0, 0]),
             length(TURN, &[0, 0, 1, 0]),
             length(COMMIT, &[0; 19]),
+            length(SHARD, &[]),
+            length(SHARD, &[[2].as_slice(), &key, &[3, 1, 2]].concat()),
+            length(COUNTS, &[253, 255, 255, 255, 255, 255, 255, 255, 127]),
             length(99, &[]),
             Vec::new(),
         ] {
@@ -378,7 +351,7 @@ mod tests {
         /// Not even bytes with a right checksum make a reader panic.
         #[test]
         fn any_payload_is_read_or_refused(
-            tag in 0u8..11,
+            tag in 0u8..15,
             rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
         ) {
             let schema = Schema::new([("concerns".into(), FieldType::Options)], Vec::new());

@@ -1,9 +1,15 @@
 //! Frames: how any content lies in a state file, `{length u32, crc32 u32, payload}`, little endian.
 //!
 //! The checksum covers the length too. A payload is never empty, so a run of zeros is never a
-//! frame. This is also where a payload can be sealed and opened when files are encrypted at rest.
+//! frame. When files are encrypted at rest this is also where a payload is sealed and opened
+//! ([`super::seal`]); the checksum is that of the sealed one.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::beginning::Setting;
+use super::seal::{SEAL_BYTES_MAX, Seal};
 
 /// Longest payload of a frame, in bytes: the most that a corrupted length can make a reader
 /// allocate.
@@ -15,13 +21,19 @@ pub(super) const FRAME_BYTES_GOAL: usize = 1 << 20;
 /// Length and checksum in front of a payload, in bytes.
 pub(super) const FRAME_HEAD_BYTES: usize = 8;
 
-/// What is wrong with the bytes at an offset, in fixed words that quote none of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is wrong with the bytes at an offset, in words that quote none of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Damage {
     /// Offset of the frame in its file, in bytes.
     pub(super) at: u64,
     /// What is wrong with it.
-    pub(super) what: &'static str,
+    pub(super) what: Cow<'static, str>,
+}
+
+impl Damage {
+    pub(super) fn new(at: u64, what: impl Into<Cow<'static, str>>) -> Self {
+        Self { at, what: what.into() }
+    }
 }
 
 /// Why a frame could not be read.
@@ -33,6 +45,8 @@ pub(super) enum Trouble {
     Damage(Damage),
     /// It is what was written, and its content makes no sense here: never the mark of a crash.
     Refused(Damage),
+    /// It is sound, and cannot be read as things are set up.
+    Setting(Setting),
 }
 
 /// Reads the frames of a file one by one, never past `end`.
@@ -41,12 +55,60 @@ pub(super) struct Frames<R> {
     at: u64,
     end: u64,
     payload: Vec<u8>,
+    seal: Option<Arc<Seal>>,
+    /// Frames since sealing began.
+    number: u64,
+}
+
+/// A frame as it lies in the file, perhaps sealed.
+pub(super) struct Body {
+    /// Offset of the frame in its file, in bytes.
+    pub(super) at: u64,
+    pub(super) bytes: Vec<u8>,
+    number: u64,
+}
+
+impl Body {
+    /// What kind of frame it says it is: the first byte of its payload.
+    pub(super) fn tag(&self) -> Option<u8> {
+        self.bytes.first().copied()
+    }
+
+    /// The payload.
+    pub(super) fn open(&mut self, seal: Option<&Seal>) -> Result<&[u8], Trouble> {
+        opened(seal, self.at, self.number, &mut self.bytes)
+    }
+}
+
+fn opened<'a>(
+    seal: Option<&Seal>,
+    at: u64,
+    number: u64,
+    body: &'a mut [u8],
+) -> Result<&'a [u8], Trouble> {
+    match seal {
+        None => Ok(body),
+        // Its checksum was right, so it was written like this: no crash makes such a frame.
+        Some(seal) => {
+            seal.open(number, body).map_err(|what| Trouble::Refused(Damage::new(at, what)))
+        }
+    }
 }
 
 impl<R: Read> Frames<R> {
     /// Frames of `input`, which stands at offset `at` of a file of `end` bytes.
     pub(super) fn new(input: R, at: u64, end: u64) -> Self {
-        Self { input, at, end, payload: Vec::new() }
+        Self { input, at, end, payload: Vec::new(), seal: None, number: 0 }
+    }
+
+    /// From here on frames are sealed.
+    pub(super) fn sealed(&mut self, seal: Arc<Seal>) {
+        self.seal = Some(seal);
+    }
+
+    /// What frames are sealed with.
+    pub(super) fn seal(&self) -> Option<&Arc<Seal>> {
+        self.seal.as_ref()
     }
 
     /// Offset of the next frame, in bytes.
@@ -56,7 +118,22 @@ impl<R: Read> Frames<R> {
 
     /// The payload of the next frame and its checksum; `None` exactly at the end.
     pub(super) fn next(&mut self) -> Result<Option<(&[u8], u32)>, Trouble> {
-        let damage = |what| Trouble::Damage(Damage { at: self.at, what });
+        let (at, number) = (self.at, self.number);
+        let Some(crc) = self.read()? else { return Ok(None) };
+        let payload = opened(self.seal.as_deref(), at, number, &mut self.payload)?;
+        Ok(Some((payload, crc)))
+    }
+
+    /// The next frame as it lies in the file, to be opened elsewhere, and its checksum.
+    pub(super) fn next_body(&mut self) -> Result<Option<(Body, u32)>, Trouble> {
+        let (at, number) = (self.at, self.number);
+        let Some(crc) = self.read()? else { return Ok(None) };
+        Ok(Some((Body { at, bytes: std::mem::take(&mut self.payload), number }, crc)))
+    }
+
+    /// Reads the next frame into `payload`; gives its checksum.
+    fn read(&mut self) -> Result<Option<u32>, Trouble> {
+        let damage = |what| Trouble::Damage(Damage::new(self.at, what));
         let rest = self.end.saturating_sub(self.at);
         if rest == 0 {
             return Ok(None);
@@ -66,9 +143,9 @@ impl<R: Read> Frames<R> {
         }
         let mut head = [0; FRAME_HEAD_BYTES];
         self.input.read_exact(&mut head).map_err(Trouble::Io)?;
-        let (length, crc) = head.split_at(4);
-        let length = u32::from_le_bytes(length.try_into().expect("four bytes"));
-        let crc = u32::from_le_bytes(crc.try_into().expect("four bytes"));
+        let [l0, l1, l2, l3, c0, c1, c2, c3] = head;
+        let (length, crc) =
+            (u32::from_le_bytes([l0, l1, l2, l3]), u32::from_le_bytes([c0, c1, c2, c3]));
         if length == 0 || length as usize > FRAME_BYTES_MAX {
             return Err(damage("the length of a frame is impossible"));
         }
@@ -81,24 +158,36 @@ impl<R: Read> Frames<R> {
             return Err(damage("the checksum of a frame is wrong"));
         }
         self.at += FRAME_HEAD_BYTES as u64 + u64::from(length);
-        Ok(Some((&self.payload, crc)))
+        self.number += u64::from(self.seal.is_some());
+        Ok(Some(crc))
     }
 }
 
-/// Adds a frame to `bytes`, its payload written by `fill`; gives its checksum.
+/// Adds a frame to `bytes`, its payload written by `fill`, sealed under its number when there is a
+/// seal; gives its checksum.
 ///
-/// `None`, with `bytes` as before, when the payload is longer than [`FRAME_BYTES_MAX`].
-pub(super) fn put_frame(bytes: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) -> Option<u32> {
+/// `None`, with `bytes` as before, when the payload is too long: longer than [`FRAME_BYTES_MAX`]
+/// without what sealing adds, so that what fits does not depend on a key.
+pub(super) fn put_frame(
+    bytes: &mut Vec<u8>,
+    seal: Option<(&Seal, u64)>,
+    fill: impl FnOnce(&mut Vec<u8>),
+) -> Option<u32> {
     let start = bytes.len();
     let payload_at = start + FRAME_HEAD_BYTES;
     bytes.extend([0; FRAME_HEAD_BYTES]);
     fill(bytes);
-    let length = bytes.len() - payload_at;
-    debug_assert!(length > 0, "a frame holds something");
-    if length > FRAME_BYTES_MAX {
+    debug_assert!(bytes.len() > payload_at, "a frame holds something");
+    let fits = bytes.len() - payload_at <= FRAME_BYTES_MAX - SEAL_BYTES_MAX;
+    let sealed = fits.then(|| match seal {
+        Some((seal, number)) => seal.close(number, bytes, payload_at),
+        None => Some(()),
+    });
+    if sealed.flatten().is_none() {
         bytes.truncate(start);
         return None;
     }
+    let length = bytes.len() - payload_at;
     let crc = checksum(&bytes[payload_at..]);
     bytes[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
     bytes[start + 4..payload_at].copy_from_slice(&crc.to_le_bytes());
@@ -129,8 +218,8 @@ mod tests {
     #[test]
     fn frames_come_back_and_no_flipped_bit_passes() {
         let mut bytes = Vec::new();
-        put_frame(&mut bytes, |b| b.extend(b"one")).unwrap();
-        put_frame(&mut bytes, |b| b.extend(b"another")).unwrap();
+        put_frame(&mut bytes, None, |b| b.extend(b"one")).unwrap();
+        put_frame(&mut bytes, None, |b| b.extend(b"another")).unwrap();
         assert_eq!(read(&bytes).unwrap(), [b"one".to_vec(), b"another".to_vec()]);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
@@ -153,7 +242,10 @@ mod tests {
     #[test]
     fn a_payload_that_is_too_long_is_refused() {
         let mut bytes = vec![7];
-        assert_eq!(put_frame(&mut bytes, |b| b.resize(b.len() + FRAME_BYTES_MAX + 1, 0)), None);
+        assert_eq!(
+            put_frame(&mut bytes, None, |b| b.resize(b.len() + FRAME_BYTES_MAX + 1, 0)),
+            None
+        );
         assert_eq!(bytes, [7]);
     }
 }

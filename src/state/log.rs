@@ -4,8 +4,6 @@
 //! **Invariant:** a [`Logged`] exists only after an fsync behind its epoch. After a write or a sync
 //! that failed, nobody knows what is on the disk: the log says so for good.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -15,8 +13,9 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Entry, Epoch, EpochInput, Interner, Logged, Schema};
 
 use super::directory::{Directory, failed, segment_name};
-use super::format::{self, SegmentHead, TooLarge};
-use super::writer::Writer;
+use super::disk::DiskFile;
+use super::format::{SegmentHead, TooLarge};
+use super::writer::{Sealing, Writer};
 
 /// Most epochs that may wait for the disk; then appending waits too.
 const SYNCS_WAITING_MAX: usize = 64;
@@ -69,8 +68,9 @@ pub(super) struct Log {
 }
 
 struct Segment {
-    file: Arc<File>,
+    file: Arc<DiskFile>,
     bytes: u64,
+    sealing: Sealing,
 }
 
 impl Log {
@@ -126,11 +126,17 @@ impl Log {
         }
         let entries = dictionary.read(|dictionary| dictionary.entries_from(self.entry_count));
         let durable = Epoch(self.syncer.durable.load(Ordering::Acquire));
-        let bytes = encode(input, self.entry_count, &entries, durable).map_err(|large| {
+        let full = |segment: &Segment| segment.bytes >= self.segment_bytes_max;
+        if self.segment.as_ref().is_some_and(full) {
+            self.roll()?;
+        }
+        let encoded = self.encode(input, &entries, durable);
+        let (head, writer) = encoded.map_err(|large| {
             Error::bug(format!("appending epoch {}: {} is too large", input.epoch, large.0))
         })?;
-        let (file, began) = match self.write(input.epoch, bytes.bytes()) {
-            Ok(written) => written,
+        let began = head.is_some().then_some(input.epoch);
+        let file = match self.write(input.epoch, head, &writer) {
+            Ok(file) => file,
             Err(error) => {
                 self.syncer.broken.get_or_init(|| error.to_string());
                 return Err(error);
@@ -141,23 +147,45 @@ impl Log {
         Ok((self.syncer.sync(file, input.epoch), began))
     }
 
-    fn write(&mut self, epoch: Epoch, bytes: &[u8]) -> Result<(Arc<File>, Option<Epoch>)> {
-        let full = |segment: &Segment| segment.bytes >= self.segment_bytes_max;
-        if self.segment.as_ref().is_some_and(full) {
-            self.roll()?;
+    /// The frames of an epoch, and before them the head of a segment if one has to begin.
+    fn encode(
+        &self,
+        input: &EpochInput,
+        entries: &[Entry],
+        durable: Epoch,
+    ) -> Result<(Option<Head>, Writer), TooLarge> {
+        let (head, sealing) = match &self.segment {
+            Some(segment) => (None, segment.sealing.clone()),
+            None => {
+                let (bytes, sealing) = self.head(input.epoch)?;
+                (Some(Head { bytes, sealing: sealing.clone() }), sealing)
+            }
+        };
+        let mut writer = Writer::after(sealing);
+        put_epoch(&mut writer, input, self.entry_count, entries, durable)?;
+        Ok((head, writer))
+    }
+
+    fn write(
+        &mut self,
+        epoch: Epoch,
+        head: Option<Head>,
+        writer: &Writer,
+    ) -> Result<Arc<DiskFile>> {
+        if let Some(head) = head {
+            self.segment = Some(self.begin(epoch, head)?);
         }
-        let mut began = None;
-        if self.segment.is_none() {
-            self.segment = Some(self.begin(epoch)?);
-            began = Some(epoch);
-        }
-        let segment = self.segment.as_mut().expect("a segment was begun above");
-        (&*segment.file)
-            .write_all(bytes)
-            .map_err(|e| failed(format!("appending epoch {epoch} to the log"), e))?;
+        let missing = || Error::bug(format!("appending epoch {epoch}: no segment was begun"));
+        let segment = self.segment.as_mut().ok_or_else(missing)?;
+        let bytes = writer.bytes();
+        segment.file.write_all(bytes).map_err(|e| {
+            let path = segment.file.path().display();
+            failed(format!("appending epoch {epoch} to the log, writing {path}"), e)
+        })?;
         segment.bytes += bytes.len() as u64;
+        segment.sealing = writer.sealing();
         self.bytes += bytes.len() as u64;
-        Ok((Arc::clone(&segment.file), began))
+        Ok(Arc::clone(&segment.file))
     }
 
     /// Ends the current segment; the next epoch begins another one.
@@ -167,13 +195,13 @@ impl Log {
         self.check()?;
         let Some(segment) = self.segment.take() else { return Ok(()) };
         segment.file.sync_data().map_err(|e| {
-            let error = failed("syncing the log", e);
+            let error = failed(syncing(&segment.file), e);
             self.syncer.broken.get_or_init(|| error.to_string());
             error
         })
     }
 
-    fn begin(&self, first: Epoch) -> Result<Segment> {
+    fn head(&self, first: Epoch) -> Result<(Vec<u8>, Sealing), TooLarge> {
         let head = SegmentHead {
             pipeline: self.pipeline,
             first,
@@ -181,25 +209,38 @@ impl Log {
             entry_count: self.entry_count as u64,
             schema: self.schema.clone(),
         };
-        let head = format::segment_head(&head).map_err(|large| {
-            Error::bug(format!("beginning a segment: {} is too large", large.0))
-        })?;
+        Writer::segment(&head, self.directory.keys().current.as_ref())
+    }
+
+    fn begin(&self, first: Epoch, head: Head) -> Result<Segment> {
         let name = segment_name(first);
-        let mut file = self.directory.create(&name)?;
-        file.write_all(&head).map_err(|e| failed(format!("writing {name}"), e))?;
+        let file = self.directory.create(&name)?;
+        file.write_all(&head.bytes)
+            .map_err(|e| failed(format!("writing {}", file.path().display()), e))?;
         self.directory.publish(&name, &file)?;
-        Ok(Segment { file: Arc::new(file), bytes: head.len() as u64 })
+        let bytes = head.bytes.len() as u64;
+        Ok(Segment { file: Arc::new(file), bytes, sealing: head.sealing })
     }
 }
 
-/// The frames of one epoch.
-fn encode(
+/// The first bytes of a segment, and how the frames behind them are sealed.
+struct Head {
+    bytes: Vec<u8>,
+    sealing: Sealing,
+}
+
+fn syncing(file: &DiskFile) -> String {
+    format!("syncing the log, {}", file.path().display())
+}
+
+/// Puts the frames of one epoch.
+fn put_epoch(
+    writer: &mut Writer,
     input: &EpochInput,
     entry_count: usize,
     entries: &[Entry],
     durable: Epoch,
-) -> Result<Writer, TooLarge> {
-    let mut writer = Writer::default();
+) -> Result<(), TooLarge> {
     writer.entries(entry_count, entries)?;
     for arrival in &input.arrivals {
         writer.arrival(arrival)?;
@@ -208,8 +249,7 @@ fn encode(
         writer.places(*instance, places)?;
     }
     writer.turn(input.at, &input.released, input.today)?;
-    writer.commit(input.epoch, durable)?;
-    Ok(writer)
+    writer.commit(input.epoch, durable)
 }
 
 /// The thread that syncs, in the order of the epochs.
@@ -221,7 +261,7 @@ struct Syncer {
 }
 
 struct Request {
-    file: Arc<File>,
+    file: Arc<DiskFile>,
     epoch: Epoch,
     synced: SyncSender<bool>,
 }
@@ -236,7 +276,7 @@ impl Syncer {
         Self { requests: Some(requests), thread: Some(thread), durable, broken }
     }
 
-    fn sync(&self, file: Arc<File>, epoch: Epoch) -> Pending {
+    fn sync(&self, file: Arc<DiskFile>, epoch: Epoch) -> Pending {
         let (synced, receiver) = sync_channel(1);
         // If the thread is gone, `synced` is dropped with the request, and waiting for it fails.
         if let Some(requests) = &self.requests {
@@ -264,7 +304,7 @@ fn serve(incoming: &Receiver<Request>, durable: &AtomicU64, broken: &OnceLock<St
             if broken.get().is_none()
                 && let Err(e) = same[0].file.sync_data()
             {
-                broken.get_or_init(|| failed("syncing the log", e).to_string());
+                broken.get_or_init(|| failed(syncing(&same[0].file), e).to_string());
             }
             for request in same {
                 let good = broken.get().is_none();
@@ -281,9 +321,11 @@ fn serve(incoming: &Receiver<Request>, durable: &AtomicU64, broken: &OnceLock<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::directory::Access;
+    use crate::state::disk::Disk;
 
     fn log(directory: &std::path::Path) -> Log {
-        let directory = Arc::new(Directory::lock(directory).unwrap());
+        let directory = Arc::new(Directory::lock(directory, Access::default()).unwrap());
         let schema = Schema::new([], Vec::new());
         Log::after(directory, 7, schema, Epoch(0), 0, 1 << 20)
     }
@@ -297,7 +339,7 @@ mod tests {
     }
 
     fn replace_file(log: &mut Log, path: &str) {
-        let file = File::options().write(true).open(path).unwrap();
+        let file = Disk::default().create(std::path::Path::new(path), true).unwrap();
         log.segment.as_mut().unwrap().file = Arc::new(file);
     }
 

@@ -10,34 +10,47 @@
 //! The types hold it: [`Pending::wait`] alone makes a [`Logged`], and
 //! [`State::commit`] wants the sink's [`Durable`].
 
+mod beginning;
+mod decoders;
 mod directory;
+mod disk;
 mod format;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod log;
 mod record;
 mod recovery;
+mod seal;
 mod segment;
+mod settings;
 mod snapshot;
 mod translation;
+mod view;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::{Durable, Epoch, EpochInput, Interner, Logged, Schema};
 
+use beginning::FileKind;
 use directory::{Directory, Listing, segment_name, snapshot_name};
 use log::Log;
 use recovery::Recovered;
 
+#[doc(hidden)]
+pub use disk::{Faults, Operation};
 pub use log::Pending;
 pub use recovery::{Agreement, Restored};
+pub use seal::{KEY_BYTES, PREVIOUS_KEYS_MAX, StateKey};
+pub use settings::Settings;
 pub use snapshot::SnapshotContent;
+pub use view::StateView;
 
 /// A segment of the log is followed by another one once it is longer than this, in bytes.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -51,54 +64,6 @@ const SEGMENTS_MAX: usize = 256;
 
 /// Snapshots that are kept: the newest, and one before it in case the newest is damaged.
 const SNAPSHOTS_KEPT: usize = 2;
-
-/// How often a view reads again when files change under it, and how long it waits before.
-const VIEW_ATTEMPTS_MAX: u32 = 10;
-const VIEW_PAUSE: Duration = Duration::from_millis(50);
-
-/// Checked settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    directory: PathBuf,
-    segment_bytes: u64,
-    snapshot_log_bytes_min: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            directory: PathBuf::from("state"),
-            segment_bytes: SEGMENT_BYTES,
-            snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
-        }
-    }
-}
-
-impl Settings {
-    /// State in `directory`, which is made when it does not exist.
-    ///
-    /// # Errors
-    /// A configuration error when the path is empty.
-    pub fn new(directory: impl Into<PathBuf>) -> Result<Self> {
-        let directory = directory.into();
-        if directory.as_os_str().is_empty() {
-            return Err(Error::config("the state directory has no name"));
-        }
-        Ok(Self { directory, ..Self::default() })
-    }
-
-    /// The same with small files, so that a test sees many of them.
-    #[must_use]
-    pub fn with_sizes(mut self, segment_bytes: u64, snapshot_log_bytes_min: u64) -> Self {
-        (self.segment_bytes, self.snapshot_log_bytes_min) = (segment_bytes, snapshot_log_bytes_min);
-        self
-    }
-
-    /// The state directory.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-}
 
 /// Names the pipeline that a state belongs to; drawn at random when its directory is first used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,6 +110,10 @@ struct Writing {
     /// `log.bytes()` when the newest snapshot was begun, or the last attempt failed.
     log_bytes_then: u64,
     background: Option<Background>,
+    /// Names of files that are not sealed as files are now.
+    stale: BTreeSet<String>,
+    /// Whether the last snapshot failed: then only a longer log asks for the next one.
+    failed: bool,
 }
 
 /// A snapshot being written.
@@ -161,7 +130,7 @@ impl State {
     /// When it cannot be made or read, another program uses it, or the file that names its pipeline
     /// is missing or damaged.
     pub fn open(settings: &Settings) -> Result<Self> {
-        let directory = Directory::lock(&settings.directory)?;
+        let directory = Directory::lock(&settings.directory, settings.access.clone())?;
         let pipeline = match directory.pipeline()? {
             Some(id) => id,
             None => new_pipeline(&directory)?,
@@ -214,6 +183,8 @@ impl State {
         }
         self.writing = None;
         let mut files = self.directory.list()?;
+        // First, so that nothing is mended beside a file that another program or key is needed for.
+        let mut stale = stale(&self.directory, &files)?;
         let recovered =
             recovery::recover(&self.directory, &files, self.pipeline.0, published, schema)?;
         let Recovered { restored, entry_count, snapshot, unusable, log_bytes, end } = recovered;
@@ -221,6 +192,7 @@ impl State {
             Some((first, Some(bytes))) => self.directory.cut(&segment_name(first), bytes)?,
             Some((first, None)) => {
                 self.directory.remove(&segment_name(first))?;
+                stale.remove(&segment_name(first));
                 files.segments.retain(|segment| *segment != first);
             }
             None => {}
@@ -229,6 +201,7 @@ impl State {
         // have its number.
         for lost in files.snapshots.iter().filter(|epoch| **epoch > restored.last) {
             self.directory.remove(&snapshot_name(*lost))?;
+            stale.remove(&snapshot_name(*lost));
         }
         files.snapshots.retain(|epoch| !unusable.contains(epoch) && *epoch <= restored.last);
         let committed = match restored.agreement {
@@ -254,6 +227,8 @@ impl State {
             older_log_bytes: log_bytes,
             log_bytes_then: 0,
             background: None,
+            stale,
+            failed: false,
         });
         Ok(restored)
     }
@@ -303,8 +278,8 @@ impl State {
         writing.prune(&directory)
     }
 
-    /// Whether the log has grown so long that a snapshot pays: longer than the last one, and than a
-    /// constant.
+    /// Whether a snapshot pays: the log has grown longer than the last one, and than a constant; or
+    /// a file is not sealed as files are now, and two snapshots will have replaced it.
     pub fn wants_snapshot(&self) -> bool {
         let Some(writing) = &self.writing else { return false };
         let newest = writing.newest.map_or(Epoch(0), |newest| newest.epoch);
@@ -314,7 +289,14 @@ impl State {
         writing.background.is_none()
             && writing.committed > newest
             && (log_bytes > snapshot_bytes.max(self.settings.snapshot_log_bytes_min)
+                || (!writing.stale.is_empty() && !writing.failed)
                 || writing.files.segments.len() > SEGMENTS_MAX)
+    }
+
+    /// How many files are not sealed as files are now: sealed with another key, or not at all while
+    /// there is one. Nothing before [`Self::restore`].
+    pub fn stale_file_count(&self) -> usize {
+        self.writing.as_ref().map_or(0, |writing| writing.stale.len())
     }
 
     /// Begins to write a snapshot in a thread of its own; see [`Self::snapshot_finished`].
@@ -362,11 +344,13 @@ impl State {
         };
         let Background { epoch, thread, .. } = writing.background.take()?;
         thread.join().ok();
+        writing.failed = outcome.is_err();
         Some(outcome.and_then(|bytes| {
             let written = SnapshotWritten { epoch, bytes };
             writing.newest = Some(written);
             writing.files.snapshots.retain(|other| *other != epoch);
             writing.files.snapshots.push(epoch);
+            writing.stale.remove(&snapshot_name(epoch));
             writing.prune(&directory)?;
             Ok(written)
         }))
@@ -398,6 +382,7 @@ impl Writing {
         for epoch in directory.list()?.snapshots {
             if !self.files.snapshots[kept..].contains(&epoch) {
                 directory.remove(&snapshot_name(epoch))?;
+                self.stale.remove(&snapshot_name(epoch));
             }
         }
         self.files.snapshots.drain(..kept);
@@ -407,10 +392,28 @@ impl Writing {
             && next <= needed_after.next()
         {
             directory.remove(&segment_name(oldest))?;
+            self.stale.remove(&segment_name(oldest));
             self.files.segments.remove(0);
         }
         Ok(())
     }
+}
+
+/// The files that are not sealed as files are now. One whose beginning cannot be understood is
+/// counted as well: it is to go.
+fn stale(directory: &Directory, files: &Listing) -> Result<BTreeSet<String>> {
+    let segments = files.segments.iter().map(|first| (segment_name(*first), FileKind::Segment));
+    let snapshots = files.snapshots.iter().map(|epoch| (snapshot_name(*epoch), FileKind::Snapshot));
+    let mut stale = BTreeSet::new();
+    for (name, kind) in segments.chain(snapshots) {
+        match directory.sealing(&name, kind) {
+            Ok(sealing) if sealing == directory.keys().sealing() => {}
+            Ok(_) => drop(stale.insert(name)),
+            Err(error) if error.kind() == Kind::DataDiffers => drop(stale.insert(name)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(stale)
 }
 
 fn new_pipeline(directory: &Directory) -> Result<u128> {
@@ -419,66 +422,9 @@ fn new_pipeline(directory: &Directory) -> Result<u128> {
     let first = first.or(files.snapshots.first().map(|epoch| snapshot_name(*epoch)));
     if let Some(name) = first {
         let what = "the file `pipeline` beside it, which says whose it is, is missing";
-        return Err(directory.damaged(&name, frame::Damage { at: 0, what }));
+        return Err(directory.damaged(&name, frame::Damage::new(0, what)));
     }
     let id = rand::random();
     directory.set_pipeline(id)?;
     Ok(id)
-}
-
-/// The state of a pipeline that may be running, to be looked at: nothing is locked or written.
-pub struct StateView {
-    directory: Directory,
-}
-
-impl State {
-    /// Looks at the state beside the pipeline that writes it.
-    ///
-    /// # Errors
-    /// When there is no such directory.
-    pub fn read_only(settings: &Settings) -> Result<StateView> {
-        Ok(StateView { directory: Directory::look(&settings.directory)? })
-    }
-}
-
-impl StateView {
-    /// The pipeline this state belongs to; `None` when nothing was ever written.
-    ///
-    /// # Errors
-    /// When the file that names it cannot be read or is damaged.
-    pub fn pipeline_id(&self) -> Result<Option<PipelineId>> {
-        Ok(self.directory.pipeline()?.map(PipelineId))
-    }
-
-    /// Everything as of `published`, as [`State::restore`] gives it; what was written meanwhile is
-    /// its tail.
-    ///
-    /// # Errors
-    /// As for [`State::restore`].
-    pub fn restore(&self, published: Option<Epoch>, schema: &Schema) -> Result<Restored> {
-        let mut attempt = 1;
-        loop {
-            let before = self.directory.sizes()?;
-            let error = match self.recover(published, schema) {
-                Ok(recovered) => return Ok(recovered.restored),
-                Err(error) => error,
-            };
-            // A file was pruned, or an end was seen half written: look again. If nothing moves, it
-            // is so.
-            let moved = self.directory.sizes()? != before;
-            if attempt == VIEW_ATTEMPTS_MAX || (attempt > 1 && !moved) {
-                return Err(error);
-            }
-            if moved {
-                std::thread::sleep(VIEW_PAUSE);
-            }
-            attempt += 1;
-        }
-    }
-
-    fn recover(&self, published: Option<Epoch>, schema: &Schema) -> Result<Recovered> {
-        let pipeline = self.directory.pipeline()?.unwrap_or(0);
-        let files = self.directory.list()?;
-        recovery::recover(&self.directory, &files, pipeline, published, schema)
-    }
 }

@@ -107,7 +107,7 @@ pub(super) fn recover(
     let mut fold = files.fold(start, published)?;
     // A part of the log is lost, and a snapshot knows what was in it.
     let newer = listing.snapshots.iter().rev().filter(|epoch| **epoch > fold.last);
-    if let Some(stored) = files.first_usable(newer, &mut snapshots) {
+    if let Some(stored) = files.first_usable(newer, &mut snapshots)? {
         too_new = true;
         fold = files.fold(Start { stored, too_new }, published)?;
     }
@@ -147,15 +147,18 @@ impl Files<'_> {
             .iter()
             .rev()
             .partition(|epoch| published.is_some_and(|published| **epoch <= published));
-        if let Some(stored) = self.first_usable(older, snapshots) {
+        if let Some(stored) = self.first_usable(older, snapshots)? {
             return Ok(Start { stored, too_new: false });
         }
         // A damaged beginning of the log only matters when no snapshot can stand for it.
-        let whole = self.log_is_whole();
+        let whole = match self.log_is_whole() {
+            Err(error) if error.kind() != Kind::DataDiffers => return Err(error),
+            whole => whole,
+        };
         if published.is_some() && matches!(whole, Ok(true)) {
             return Ok(Start { stored: Stored::default(), too_new: false });
         }
-        if let Some(stored) = self.first_usable(newer, snapshots) {
+        if let Some(stored) = self.first_usable(newer, snapshots)? {
             return Ok(Start { stored, too_new: true });
         }
         if whole? {
@@ -169,25 +172,30 @@ impl Files<'_> {
         Err(Error::new(Kind::DataDiffers, doing).advise(REBUILD))
     }
 
+    /// The first snapshot that is not damaged.
+    ///
+    /// Only damage is passed over: a disk that does not answer and a key that is missing say nothing
+    /// against a file, and going on without it could end in removing it.
     fn first_usable<'e>(
         &self,
         epochs: impl IntoIterator<Item = &'e Epoch>,
         snapshots: &mut Snapshots,
-    ) -> Option<Stored> {
+    ) -> Result<Option<Stored>> {
         for &epoch in epochs {
             if snapshots.unusable.contains(&epoch) {
                 continue;
             }
             match snapshot::read(self.directory, epoch, self.pipeline, self.schema) {
-                Ok(stored) => return Some(stored),
-                Err(error) => {
+                Ok(stored) => return Ok(Some(stored)),
+                Err(error) if error.kind() == Kind::DataDiffers => {
                     let warning = format!("{} was not used: {error}", snapshot_name(epoch));
                     snapshots.warnings.push(warning);
                     snapshots.unusable.push(epoch);
                 }
+                Err(error) => return Err(error),
             }
         }
-        None
+        Ok(None)
     }
 
     /// The snapshot and everything after it.
@@ -201,7 +209,7 @@ impl Files<'_> {
     /// Whether the log begins with the first epoch there ever was.
     fn log_is_whole(&self) -> Result<bool> {
         let Some(first) = self.listing.segments.first() else { return Ok(false) };
-        Ok(self.open(*first)?.head.previous == Epoch(0))
+        Ok(self.open(*first)?.head().previous == Epoch(0))
     }
 
     fn open(&self, first: Epoch) -> Result<SegmentReader> {
@@ -214,11 +222,12 @@ impl Files<'_> {
         let segments = &self.listing.segments[..];
         let mut oldest = None;
         for (index, first) in segments.iter().enumerate().rev() {
-            let SegmentReader { name, head, .. } = self.open(*first)?;
-            if head.previous <= start {
+            let segment = self.open(*first)?;
+            let previous = segment.head().previous;
+            if previous <= start {
                 return Ok(&segments[index..]);
             }
-            oldest = Some((name, head.previous));
+            oldest = Some((segment.name, previous));
         }
         match oldest {
             None => Ok(&[]),
@@ -235,16 +244,16 @@ impl Files<'_> {
         for first in segments {
             let mut segment = self.open(*first)?;
             let is_last = segments.last() == Some(first);
-            let previous = segment.head.previous;
+            let previous = segment.head().previous;
             if let Some(chained) = chained
                 && chained != previous
             {
                 return Err(missing(chained, &segment.name, previous));
             }
             self.take(&mut segment, fold, start, is_last)?;
-            chained = Some(segment.last.unwrap_or(previous));
+            chained = Some(segment.last().unwrap_or(previous));
             if is_last {
-                fold.end = Some((*first, segment.last.map(|_| segment.good_bytes)));
+                fold.end = Some((*first, segment.last().map(|_| segment.good_bytes())));
             }
         }
         Ok(())
@@ -258,18 +267,18 @@ impl Files<'_> {
         is_last: bool,
     ) -> Result<()> {
         let name = segment.name.clone();
-        let damaged = |at, what| self.directory.damaged(&name, Damage { at, what });
-        if segment.head.entry_count > fold.stored.dictionary.entry_count() as u64 {
+        let damaged = |at, what: &'static str| self.directory.damaged(&name, Damage::new(at, what));
+        if segment.head().entry_count > fold.stored.dictionary.entry_count() as u64 {
             return Err(damaged(0, "dictionary entries are missing before it"));
         }
-        fold.entry_count = fold.entry_count.max(segment.head.entry_count as usize);
+        fold.entry_count = fold.entry_count.max(segment.head().entry_count as usize);
         loop {
             match segment.next(self.directory)? {
                 Next::Epoch(logging) => {
                     for (first, entries) in logging.entries {
                         let end = first.saturating_add(entries.len() as u64) as usize;
                         snapshot::extend(&mut fold.stored.dictionary, first, entries)
-                            .map_err(|what| damaged(segment.good_bytes, what))?;
+                            .map_err(|what| damaged(segment.good_bytes(), what))?;
                         fold.entry_count = fold.entry_count.max(end);
                     }
                     if logging.input.epoch > start {
@@ -278,20 +287,20 @@ impl Files<'_> {
                 }
                 Next::End => break,
                 Next::Torn(Damage { at, what }) if is_last => {
-                    let after = segment.last.unwrap_or(segment.head.previous);
+                    let after = segment.last().unwrap_or(segment.head().previous);
                     fold.warnings.push(format!(
                         "{name} was cut after epoch {after}, byte {}: byte {at}: {what}",
-                        segment.good_bytes
+                        segment.good_bytes()
                     ));
                     break;
                 }
-                Next::Torn(Damage { at, what }) => return Err(damaged(at, what)),
+                Next::Torn(damage) => return Err(self.directory.damaged(&name, damage)),
             }
         }
-        if segment.last.is_some_and(|last| last > start) {
-            fold.schema = Some(segment.head.schema.clone());
+        if segment.last().is_some_and(|last| last > start) {
+            fold.schema = Some(segment.head().schema.clone());
         }
-        fold.log_bytes += segment.good_bytes;
+        fold.log_bytes += segment.good_bytes();
         Ok(())
     }
 }

@@ -1,18 +1,25 @@
 //! Snapshots: everything as of one epoch, written beside, synced, renamed.
+//!
+//! Records lie by shard, and a frame never spans two. Shards are fixed, whoever writes or reads, so
+//! a snapshot says nothing of how many threads there were.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read};
 
 use crate::error::{Error, Result};
 use crate::model::{
     Case, Code, Cursor, Day, Dictionary, Epoch, Interner, Location, RecordChange, RecordKey, Schema,
 };
 
+use super::beginning::{self, FileKind};
+use super::decoders::{self, Part};
 use super::directory::{Directory, failed, snapshot_name};
-use super::format::{self, FileKind, Frame, PREAMBLE_BYTES, SnapshotHead, TooLarge};
-use super::frame::{Damage, Frames, Trouble};
+use super::disk::DiskFile;
+use super::format::{self, Frame, RECORDS, SHARD, SnapshotHead, TooLarge};
+use super::frame::{Body, Damage, Frames, Trouble};
 use super::record::RECORD_BYTES_MIN;
+use super::seal::Keys;
+use super::segment::INPUT_BYTES;
 use super::translation::Translation;
 use super::writer::Writer;
 
@@ -90,7 +97,8 @@ fn write_as(
         cursors: content.cursors,
         schema: schema.clone(),
     };
-    let mut writer = Writer::snapshot(&head).map_err(large)?;
+    let key = directory.keys().current.as_ref();
+    let mut writer = Writer::snapshot(&head, key).map_err(large)?;
     for (instance, cursor) in &head.cursors {
         if let Some(backfill) = &cursor.backfill {
             writer.backfill(*instance, Some(backfill), false).map_err(large)?;
@@ -107,12 +115,18 @@ fn write_as(
         writer.deferred(*instance, changes).map_err(large)?;
         file.take(&mut writer)?;
     }
-    let mut rest = &content.records[..];
-    while !rest.is_empty() {
-        let taken = writer.records(rest).map_err(large)?;
-        rest = &rest[taken..];
-        file.take(&mut writer)?;
+    let mut counts = BTreeMap::new();
+    for records in content.records.chunk_by(|(a, _), (b, _)| a.shard() == b.shard()) {
+        let shard = records[0].0.shard() as u8;
+        counts.insert(shard, records.len() as u64);
+        let mut rest = records;
+        while !rest.is_empty() {
+            let taken = writer.shard(shard, rest).map_err(large)?;
+            rest = &rest[taken..];
+            file.take(&mut writer)?;
+        }
     }
+    writer.counts(&counts).map_err(large)?;
     writer.footer().map_err(large)?;
     file.take(&mut writer)?;
     directory.publish(name, &file.file)?;
@@ -120,14 +134,14 @@ fn write_as(
 }
 
 struct Output {
-    file: File,
+    file: DiskFile,
     bytes: u64,
 }
 
 impl Output {
     fn take(&mut self, writer: &mut Writer) -> Result<()> {
         let written = self.file.write_all(writer.bytes());
-        written.map_err(|e| failed("writing a snapshot", e))?;
+        written.map_err(|e| failed(format!("writing {}", self.file.path().display()), e))?;
         self.bytes += writer.bytes().len() as u64;
         writer.written();
         Ok(())
@@ -143,46 +157,59 @@ pub(super) fn read(
 ) -> Result<Stored> {
     let name = snapshot_name(epoch);
     let (file, length) = directory.open(&name)?;
-    match Reading::open(file, length, epoch, pipeline, schema).and_then(Reading::all) {
-        Ok(stored) => Ok(stored),
-        Err(Trouble::Damage(damage) | Trouble::Refused(damage)) => {
-            Err(directory.damaged(&name, damage))
-        }
-        Err(Trouble::Io(e)) => Err(failed(format!("reading {name}"), e)),
-    }
+    let input = BufReader::with_capacity(INPUT_BYTES, file);
+    let decoders = directory.decoders().unwrap_or_else(decoders::count);
+    decode(input, length, epoch, pipeline, directory.keys(), schema, decoders)
+        .map_err(|trouble| directory.troubled(&name, trouble))
+}
+
+/// Reads the snapshot that is `length` bytes long, its records on `decoders` threads.
+pub(super) fn decode<R: Read>(
+    input: R,
+    length: u64,
+    epoch: Epoch,
+    pipeline: u128,
+    keys: &Keys,
+    schema: &Schema,
+    decoders: usize,
+) -> Result<Stored, Trouble> {
+    let mut reading = Reading::open(input, length, epoch, pipeline, keys)?;
+    let written_with = reading.stored.schema.as_ref();
+    let translation = Translation::new(written_with.unwrap_or(schema), schema);
+    let seal = reading.frames.seal().cloned();
+    let read = |hand_over: &mut dyn FnMut(Body)| reading.all(&translation, hand_over);
+    let (end, parts) = decoders::with(decoders, seal.as_deref(), &translation, read)?;
+    reading.assemble(parts, end)
 }
 
 /// A snapshot being read.
-struct Reading {
-    frames: Frames<BufReader<File>>,
-    translation: Translation,
+struct Reading<R> {
+    frames: Frames<R>,
     stored: Stored,
     record_count: u64,
     frame_count: u64,
     crcs: crc32fast::Hasher,
+    /// How many records each shard has; not in versions before 3.
+    counts: Option<BTreeMap<u8, u64>>,
 }
 
-impl Reading {
+/// What the footer says, against what was read.
+struct End {
+    at: u64,
+    is_whole: bool,
+}
+
+impl<R: Read> Reading<R> {
     fn open(
-        file: File,
+        input: R,
         length: u64,
         epoch: Epoch,
         pipeline: u128,
-        schema: &Schema,
+        keys: &Keys,
     ) -> Result<Self, Trouble> {
-        let damage = |what| Trouble::Damage(Damage { at: 0, what });
-        let mut input = BufReader::with_capacity(1 << 18, file);
-        let mut preamble = [0; PREAMBLE_BYTES];
-        if length < PREAMBLE_BYTES as u64 {
-            return Err(damage("the head of the file is missing"));
-        }
-        input.read_exact(&mut preamble).map_err(Trouble::Io)?;
-        format::check_preamble(&preamble, FileKind::Snapshot).map_err(damage)?;
-        let mut frames = Frames::new(input, PREAMBLE_BYTES as u64, length);
-        let Some((payload, crc)) = frames.next()? else {
-            return Err(damage("the head of the file is missing"));
-        };
-        let head = format::take_snapshot_head(payload).map_err(damage)?;
+        let begun = beginning::read(input, length, FileKind::Snapshot, keys, pipeline, epoch)?;
+        let damage = |what: &'static str| Trouble::Damage(Damage::new(begun.head_at, what));
+        let head = format::take_snapshot_head(&begun.head).map_err(damage)?;
         if head.epoch != epoch {
             return Err(damage("it is not of the epoch of its name"));
         }
@@ -193,46 +220,105 @@ impl Reading {
             return Err(damage("the number of records is impossible"));
         }
         let mut crcs = crc32fast::Hasher::new();
-        crcs.update(&crc.to_le_bytes());
-        let translation = Translation::new(&head.schema, schema);
+        crcs.update(&begun.head_crc.to_le_bytes());
         let stored = Stored {
             epoch,
             schema: Some(head.schema),
-            records: Vec::with_capacity(head.record_count as usize),
             cursors: head.cursors,
             today: head.today,
             bytes: length,
             ..Stored::default()
         };
-        let record_count = head.record_count;
-        Ok(Self { frames, translation, stored, record_count, frame_count: 1, crcs })
+        let (frames, record_count) = (begun.frames, head.record_count);
+        Ok(Self { frames, stored, record_count, frame_count: 1, crcs, counts: None })
     }
 
-    fn all(mut self) -> Result<Stored, Trouble> {
+    /// Reads to the end of the file, handing over the frames of records.
+    fn all(
+        &mut self,
+        translation: &Translation,
+        hand_over: &mut dyn FnMut(Body),
+    ) -> Result<End, Trouble> {
+        let seal = self.frames.seal().cloned();
         loop {
             let at = self.frames.at();
-            let damage = |what| Trouble::Damage(Damage { at, what });
-            let Some((payload, crc)) = self.frames.next()? else {
+            let damage = |what: &'static str| Trouble::Damage(Damage::new(at, what));
+            let Some((mut body, crc)) = self.frames.next_body()? else {
                 return Err(damage("the end of the snapshot is missing"));
             };
-            let frame = format::take_frame(payload, &self.translation).map_err(damage)?;
-            if let Frame::Footer { frame_count, crc } = frame {
-                let whole = frame_count == self.frame_count
-                    && crc == self.crcs.clone().finalize()
-                    && self.stored.records.len() as u64 == self.record_count;
-                if !whole {
-                    return Err(damage("a part of the snapshot is missing"));
+            if matches!(body.tag(), Some(RECORDS | SHARD)) {
+                hand_over(body);
+            } else {
+                let payload = body.open(seal.as_deref())?;
+                let frame = format::take_frame(payload, translation).map_err(damage)?;
+                if let Frame::Footer { frame_count, crc } = frame {
+                    let is_whole =
+                        frame_count == self.frame_count && crc == self.crcs.clone().finalize();
+                    return match self.frames.next()? {
+                        None => Ok(End { at, is_whole }),
+                        Some(_) => Err(damage("the file goes on behind its end")),
+                    };
                 }
-                return match self.frames.next()? {
-                    None => Ok(self.stored),
-                    Some(_) => Err(damage("the file goes on behind its end")),
-                };
+                self.add(frame).map_err(damage)?;
             }
             self.frame_count += 1;
             self.crcs.update(&crc.to_le_bytes());
-            self.stored.add(frame).map_err(damage)?;
         }
     }
+
+    fn add(&mut self, frame: Frame) -> Result<(), &'static str> {
+        match frame {
+            Frame::Counts(counts) => {
+                self.counts = Some(counts);
+                Ok(())
+            }
+            frame => self.stored.add(frame),
+        }
+    }
+
+    /// Puts the records together, and compares them with what the file says there are.
+    fn assemble(mut self, parts: Vec<Part>, end: End) -> Result<Stored, Trouble> {
+        let found: usize = parts.iter().map(|part| part.records.len()).sum();
+        let mut records: Vec<(RecordKey, Case)> = Vec::with_capacity(found);
+        let mut found = BTreeMap::new();
+        for Part { at, shard, records: more } in parts {
+            let before = records.last().map(|(key, _)| *key);
+            if before.zip(more.first()).is_some_and(|(before, (key, _))| before >= *key) {
+                let what = match shard {
+                    Some(shard) => format!("records are out of order: shard {shard} lies too late"),
+                    None => "records are out of order".to_owned(),
+                };
+                return Err(Trouble::Damage(Damage::new(at, what)));
+            }
+            if let Some(shard) = shard {
+                *found.entry(shard).or_insert(0) += more.len() as u64;
+            }
+            records.extend(more);
+        }
+        let damage = |what: String| Trouble::Damage(Damage::new(end.at, what));
+        let counts = self.counts.take();
+        if counts.is_none() && !found.is_empty() {
+            return Err(damage("the counts of the shards are missing".into()));
+        }
+        if let Some(lost) = counts.as_ref().and_then(|counts| lost(counts, &found)) {
+            return Err(damage(lost));
+        }
+        if !end.is_whole || records.len() as u64 != self.record_count {
+            return Err(damage("a part of the snapshot is missing".into()));
+        }
+        self.stored.records = records;
+        Ok(self.stored)
+    }
+}
+
+/// The first shard that does not have as many records as it should.
+fn lost(counts: &BTreeMap<u8, u64>, found: &BTreeMap<u8, u64>) -> Option<String> {
+    (0..=u8::MAX).find_map(|shard| {
+        let [counted, found] = [counts, found].map(|map| map.get(&shard).copied().unwrap_or(0));
+        let differ =
+            || format!("shard {shard} has {found} records here, and {counted} are counted");
+        (counted != found).then(differ)
+    })
 }
 
 impl Stored {
@@ -252,15 +338,9 @@ impl Stored {
             Frame::Deferred { instance, changes } => {
                 self.deferred.entry(instance).or_default().extend(changes);
             }
-            Frame::Records(records) => {
-                let before = self.records.last().map(|(key, _)| *key);
-                let keys = before.into_iter().chain(records.iter().map(|(key, _)| *key));
-                if !keys.is_sorted_by(|a, b| a < b) {
-                    return Err("records are out of order");
-                }
-                self.records.extend(records);
-            }
-            Frame::Arrival { .. }
+            Frame::Records { .. }
+            | Frame::Counts(_)
+            | Frame::Arrival { .. }
             | Frame::Turn { .. }
             | Frame::Commit(_)
             | Frame::Footer { .. } => return Err("a frame does not belong into a snapshot"),

@@ -1,15 +1,37 @@
-//! Frames being written: lists are split into frames of about a megabyte.
+//! Frames being written: lists are split into frames of about a megabyte, records of a snapshot by
+//! shard too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::{
     Arrival, Backfill, Case, Code, Day, Entry, Epoch, Instant, Location, RecordChange, RecordKey,
 };
 
+use super::beginning::{FileKind, begin};
 use super::format::{
-    ARRIVAL, ArrivalHead, BACKFILL, COMMIT, DEFERRED, ENTRIES, FOOTER, FileKind, HEAD, PLACES,
-    RECORDS, SnapshotHead, TURN, TooLarge, begin, put, wire_schema,
+    ARRIVAL, ArrivalHead, BACKFILL, COMMIT, COUNTS, DEFERRED, ENTRIES, FOOTER, HEAD, PLACES, SHARD,
+    SegmentHead, SnapshotHead, TURN, TooLarge, put, wire_schema,
 };
 use super::frame::{FRAME_BYTES_GOAL, put_frame};
 use super::record::put_records;
+use super::seal::{Seal, StateKey};
+
+/// Where the sealing of a file stands; nothing when it is not sealed.
+#[derive(Clone, Default)]
+pub(super) struct Sealing {
+    seal: Option<Arc<Seal>>,
+    /// The number of the next frame.
+    number: u64,
+}
+
+#[cfg(test)]
+impl Sealing {
+    /// With the frame of this number next.
+    pub(super) fn of(seal: Arc<Seal>, number: u64) -> Self {
+        Self { seal: Some(seal), number }
+    }
+}
 
 /// Collects frames to be written.
 #[derive(Default)]
@@ -18,12 +40,13 @@ pub(super) struct Writer {
     /// Frames so far.
     frame_count: u64,
     crcs: crc32fast::Hasher,
+    sealing: Sealing,
 }
 
 impl Writer {
     /// Begins a snapshot.
-    pub(super) fn snapshot(head: &SnapshotHead) -> Result<Self, TooLarge> {
-        let mut writer = Self { bytes: begin(FileKind::Snapshot), ..Self::default() };
+    pub(super) fn snapshot(head: &SnapshotHead, key: Option<&StateKey>) -> Result<Self, TooLarge> {
+        let mut writer = Self::begin(FileKind::Snapshot, key, head.pipeline, head.epoch);
         writer.frame("the cursors or the schema", |bytes| {
             bytes.push(HEAD);
             put(bytes, &(head.pipeline, head.epoch, head.record_count));
@@ -33,12 +56,44 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Begins a segment: its first bytes, and how its frames are sealed.
+    pub(super) fn segment(
+        head: &SegmentHead,
+        key: Option<&StateKey>,
+    ) -> Result<(Vec<u8>, Sealing), TooLarge> {
+        let mut writer = Self::begin(FileKind::Segment, key, head.pipeline, head.first);
+        writer.frame("the schema", |bytes| {
+            bytes.push(HEAD);
+            put(bytes, &(head.pipeline, head.first, head.previous, head.entry_count));
+            put(bytes, &wire_schema(&head.schema));
+        })?;
+        Ok((writer.bytes, writer.sealing))
+    }
+
+    fn begin(kind: FileKind, key: Option<&StateKey>, pipeline: u128, epoch: Epoch) -> Self {
+        let (bytes, seal) = begin(kind, key, pipeline, epoch);
+        Self { bytes, sealing: Sealing { seal, number: 0 }, ..Self::default() }
+    }
+
+    /// Goes on in a file.
+    pub(super) fn after(sealing: Sealing) -> Self {
+        Self { sealing, ..Self::default() }
+    }
+
+    /// Where the sealing of the file stands once everything that was collected is written.
+    pub(super) fn sealing(&self) -> Sealing {
+        self.sealing.clone()
+    }
+
     fn frame(
         &mut self,
         what: &'static str,
         fill: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), TooLarge> {
-        let crc = put_frame(&mut self.bytes, fill).ok_or(TooLarge(what))?;
+        let Sealing { seal, number } = &mut self.sealing;
+        let seal = seal.as_deref().map(|seal| (seal, *number));
+        let crc = put_frame(&mut self.bytes, seal, fill).ok_or(TooLarge(what))?;
+        *number += 1;
         self.frame_count += 1;
         self.crcs.update(&crc.to_le_bytes());
         Ok(())
@@ -126,14 +181,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds one frame of records, as many as fit; gives how many.
-    pub(super) fn records(&mut self, records: &[(RecordKey, Case)]) -> Result<usize, TooLarge> {
+    /// Adds one frame of records of a shard, as many as fit; gives how many.
+    pub(super) fn shard(
+        &mut self,
+        shard: u8,
+        records: &[(RecordKey, Case)],
+    ) -> Result<usize, TooLarge> {
         let mut taken = Ok(0);
         self.frame("the records", |bytes| {
-            bytes.push(RECORDS);
+            bytes.extend([SHARD, shard]);
             taken = put_records(bytes, records.iter().map(|(key, case)| (*key, Some(case))));
         })?;
         taken
+    }
+
+    /// Adds how many records each shard has.
+    pub(super) fn counts(&mut self, counts: &BTreeMap<u8, u64>) -> Result<(), TooLarge> {
+        self.frame("the counts of the shards", |bytes| {
+            bytes.push(COUNTS);
+            put(bytes, counts);
+        })
     }
 
     /// Adds the places of an instance.

@@ -5,11 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+use tonle::error::Result;
+use tonle::model::Secret;
 use tonle::model::{
     Arrival, Backfill, Case, CaseBuilder, Code, Cursor, Day, Domain, Durable, Epoch, EpochInput,
     FieldType, Instant, Interner, Location, RecordChange, RecordKey, RowField, Schema, Subform,
 };
-use tonle::state::{Agreement, Restored, Settings, SnapshotContent, State};
+use tonle::state::{
+    Agreement, Restored, Settings, SnapshotContent, SnapshotWritten, State, StateKey,
+};
 
 pub(super) fn schema() -> Schema {
     let row = |name: &str, field_type| RowField { name: name.into(), field_type };
@@ -125,24 +129,49 @@ pub(super) struct World {
     pub(super) inputs: Vec<EpochInput>,
     pub(super) truth: BTreeMap<Epoch, Contents>,
     pub(super) snapshots: Vec<Epoch>,
+    pub(super) how: How,
 }
+
+/// How the files of a directory are read and written.
+pub(super) type How = fn(&Path) -> Settings;
 
 pub(super) fn settings(directory: &Path) -> Settings {
     Settings::new(directory).unwrap().with_sizes(700, 0)
 }
 
+/// The key that begins with this byte and has its successors behind it.
+pub(super) fn state_key(first: u8) -> StateKey {
+    let digits: String = (0..32).map(|byte| format!("{:02x}", first.wrapping_add(byte))).collect();
+    StateKey::from_secret(&Secret::new(digits)).unwrap()
+}
+
+/// The same with files sealed by the key 0, which is also that of the sealed samples.
+pub(super) fn sealed(directory: &Path) -> Settings {
+    settings(directory).with_keys(Some(state_key(0)), Vec::new()).unwrap()
+}
+
 impl World {
     pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut state = State::open(&settings(directory.path())).unwrap();
+        Self::made(settings)
+    }
+
+    pub(super) fn made(how: How) -> Self {
+        let mut world = Self::unopened(how);
+        let mut state = State::open(&how(world.directory.path())).unwrap();
         assert_eq!(state.restore(None, &schema()).unwrap().agreement, Agreement::Fresh);
+        world.state = Some(state);
+        world
+    }
+
+    pub(super) fn unopened(how: How) -> Self {
         Self {
-            directory,
-            state: Some(state),
+            directory: tempfile::tempdir().unwrap(),
+            state: None,
             dictionary: Interner::default(),
             inputs: Vec::new(),
             truth: BTreeMap::from([(Epoch(0), Contents::default())]),
             snapshots: Vec::new(),
+            how,
         }
     }
 
@@ -155,6 +184,18 @@ impl World {
     }
 
     pub(super) fn step(&mut self, step: &Step) {
+        let input = self.input(step);
+        self.append(input);
+        if step.snapshot {
+            self.snapshot();
+        }
+        if step.restart {
+            self.restart(Some(self.last()));
+        }
+    }
+
+    /// What arrives with a step.
+    pub(super) fn input(&mut self, step: &Step) -> EpochInput {
         let epoch = Epoch(self.last().0 + 1 + u64::from(step.gap));
         let instance = self.dictionary.intern(Domain::Instance, &format!("i{}", step.instance));
         let instance = instance.unwrap();
@@ -183,7 +224,7 @@ impl World {
             is_backfill: step.backfill,
             changes: step.changes.iter().map(change).collect(),
         };
-        let input = EpochInput {
+        EpochInput {
             epoch,
             at: Instant(epoch.0 as i64 * 1000),
             arrivals: vec![arrival],
@@ -194,59 +235,72 @@ impl World {
             } else {
                 Vec::new()
             },
-        };
-        self.append(input);
-        if step.snapshot {
-            self.snapshot();
-        }
-        if step.restart {
-            self.restart(Some(self.last()));
         }
     }
 
     pub(super) fn append(&mut self, input: EpochInput) {
+        self.try_append(input).unwrap();
+    }
+
+    /// Whatever comes of it, the epoch may be in the files: it belongs to the truth.
+    pub(super) fn try_append(&mut self, input: EpochInput) -> Result<()> {
         let state = self.state.as_mut().unwrap();
-        let logged = state.append(&input, &self.dictionary).unwrap().wait().unwrap();
-        assert_eq!(logged.epoch(), input.epoch);
-        state.commit(Durable::after_commit(input.epoch)).unwrap();
+        let appended = state.append(&input, &self.dictionary);
+        let epoch = input.epoch;
         let mut contents = self.contents().clone();
         contents.apply(&input);
-        self.truth.insert(input.epoch, contents);
+        self.truth.insert(epoch, contents);
         self.inputs.push(input);
+        assert_eq!(appended?.wait()?.epoch(), epoch);
+        self.state.as_mut().unwrap().commit(Durable::after_commit(epoch))
     }
 
     pub(super) fn snapshot(&mut self) {
+        let written = self.try_snapshot().unwrap();
+        assert_eq!(fs::metadata(self.newest("snap")).unwrap().len(), written.bytes);
+    }
+
+    pub(super) fn try_snapshot(&mut self) -> Result<SnapshotWritten> {
         let contents = self.contents().clone();
         let state = self.state.as_mut().unwrap();
-        state
-            .snapshot(SnapshotContent {
-                epoch: *self.truth.last_key_value().unwrap().0,
-                records: contents.records.into_iter().rev().collect(),
-                deferred: contents.deferred,
-                cursors: contents.cursors,
-                today: contents.today,
-                locations: contents.locations,
-                dictionary: self.dictionary.clone(),
-            })
-            .unwrap();
+        state.snapshot(SnapshotContent {
+            epoch: *self.truth.last_key_value().unwrap().0,
+            records: contents.records.into_iter().rev().collect(),
+            deferred: contents.deferred,
+            cursors: contents.cursors,
+            today: contents.today,
+            locations: contents.locations,
+            dictionary: self.dictionary.clone(),
+        })?;
         let finished = (0..2_000_000).find_map(|_| {
             std::thread::yield_now();
             state.snapshot_finished()
         });
-        let written = finished.expect("a snapshot ends").unwrap();
-        assert_eq!(fs::metadata(self.newest("snap")).unwrap().len(), written.bytes);
+        let written = finished.expect("a snapshot ends")?;
         self.snapshots.push(written.epoch);
         self.snapshots.dedup();
+        Ok(written)
     }
 
     /// Drops everything and goes on from the files.
     pub(super) fn restart(&mut self, published: Option<Epoch>) {
+        let settings = (self.how)(self.directory.path());
+        self.try_restart(&settings, published).unwrap();
+    }
+
+    pub(super) fn try_restart(
+        &mut self,
+        settings: &Settings,
+        published: Option<Epoch>,
+    ) -> Result<Epoch> {
         self.state = None;
-        let mut state = State::open(&settings(self.directory.path())).unwrap();
-        let restored = state.restore(published, &schema()).unwrap();
+        let mut state = State::open(settings)?;
+        let restored = state.restore(published, &schema())?;
         self.check(&restored, published);
+        let last = restored.last;
         self.dictionary = Interner::new(restored.dictionary);
         self.state = Some(state);
+        Ok(last)
     }
 
     /// Forgets what came after `epoch`, because it was lost.
@@ -329,13 +383,33 @@ pub(super) fn step(seed: u16) -> Step {
 
 /// Twelve epochs; with two snapshots when asked for.
 pub(super) fn small_world(snapshots: bool) -> World {
-    let mut world = World::new();
+    small_world_made(settings, snapshots)
+}
+
+pub(super) fn small_world_made(how: How, snapshots: bool) -> World {
+    let mut world = World::made(how);
     for seed in 0..12 {
         world.step(&Step { snapshot: snapshots && matches!(seed, 4 | 8), ..step(seed) });
     }
     world
 }
 
-pub(super) fn view(directory: &Path, published: Option<Epoch>) -> tonle::error::Result<Restored> {
-    State::read_only(&settings(directory)).unwrap().restore(published, &schema())
+pub(super) fn view(directory: &Path, published: Option<Epoch>) -> Result<Restored> {
+    view_with(&settings(directory), published)
+}
+
+pub(super) fn view_with(settings: &Settings, published: Option<Epoch>) -> Result<Restored> {
+    State::read_only(settings)?.restore(published, &schema())
+}
+
+/// Where the frames of a file lie: from, to, and the first byte of the payload.
+pub(super) fn frames(bytes: &[u8]) -> Vec<(usize, usize, u8)> {
+    let mut frames = Vec::new();
+    let mut at = 16;
+    while at < bytes.len() {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        frames.push((at, at + 8 + length, bytes[at + 8]));
+        at += 8 + length;
+    }
+    frames
 }
