@@ -3,6 +3,7 @@
 
 mod changes;
 mod copies;
+mod disagree;
 mod packs;
 mod restart;
 

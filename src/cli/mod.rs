@@ -44,9 +44,7 @@ enum Command {
     /// Show the configuration that holds and where it came from, or the JSON Schema of a pack.
     Config(config::Args),
     /// Compute everything anew from the state with a plain batch function and compare every table.
-    ///
-    /// Ends with 0 when they are equal, with 65 when they differ.
-    Verify(ConfigArgs),
+    Verify(verify::Args),
     /// Say what a changed configuration would do to the tables, as numbers; nothing is written.
     Plan(plan::Args),
     /// Explain one cell: what it means, who is in it, why the others are not, and how it changed.

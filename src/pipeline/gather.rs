@@ -120,7 +120,10 @@ impl Pipeline<'_> {
                     input.locations.push((instance, places));
                 }
             }
-            Event::CaughtUp { .. } | Event::Trouble { .. } => {}
+            Event::CaughtUp { instance, .. } => {
+                self.caught_up.insert(instance);
+            }
+            Event::Trouble { .. } => {}
             Event::Ended { result, .. } => {
                 self.sources_running -= 1;
                 // The others go on; a run that was to end by itself says what it could not read.

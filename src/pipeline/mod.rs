@@ -15,11 +15,13 @@ mod labels;
 pub mod parity;
 mod publish;
 mod rehearse;
+mod repair;
 mod standing;
 mod start;
 mod status;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
@@ -29,7 +31,7 @@ use crate::config::Config;
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::indicator::Plan;
-use crate::model::{Changes, Day, Epoch, EpochInput, Instant, Interner, Logged, Reason};
+use crate::model::{Changes, Code, Day, Epoch, EpochInput, Instant, Interner, Logged, Reason};
 use crate::report::{self, Event, Metrics};
 use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
@@ -42,6 +44,7 @@ use status::Board;
 pub use explain::{Explained, explain};
 pub use foresee::{Foreseen, foresee};
 pub use rehearse::{Rehearsed, rehearse, rehearse_shipped};
+pub use repair::{Repaired, repair};
 pub use start::compile;
 pub use verify::{Verified, verify};
 
@@ -120,6 +123,8 @@ pub struct Pipeline<'a> {
     set_aside: Option<source::Event>,
     /// Sources that have not ended.
     sources_running: usize,
+    /// Instances that were read up to now since the program started.
+    caught_up: BTreeSet<Code>,
     stop_sources: watch::Sender<bool>,
 }
 

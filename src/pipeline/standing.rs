@@ -133,6 +133,11 @@ impl Standing {
         self.released.contains(&instance)
     }
 
+    /// Whether every instance was read: it is published, and is among those that are `caught_up`.
+    pub(super) fn all_read(&self, caught_up: &BTreeSet<Code>) -> bool {
+        self.all_released() && self.instances.iter().all(|instance| caught_up.contains(instance))
+    }
+
     pub(super) fn all_released(&self) -> bool {
         self.instances.iter().all(|instance| self.released.contains(instance))
     }

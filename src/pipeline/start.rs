@@ -3,7 +3,7 @@
 //! P is the epoch in Postgres, L the last in the log. When they agree, the records as of P are computed and their
 //! output dropped, and (P, L] is replayed as normal epochs. Otherwise everything is computed as of L and compared
 //! with the tables. When the tables may show records that the state does not know, that waits until every instance
-//! was read completely: before, most of their rows would look as if they should go.
+//! was read up to now: before, their rows would go, only to come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,6 +29,15 @@ use crate::state::{Agreement, Restored, State};
 /// Wait before a Postgres that cannot be reached at the start is asked again.
 const RETRY_WAIT: Duration = Duration::from_secs(2);
 
+/// What a pipeline is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To follow the instances.
+    Follow,
+    /// To compare every row with the state and correct those that differ.
+    Repair,
+}
+
 /// Lays the packs of `config` out for these places.
 ///
 /// # Errors
@@ -47,6 +56,20 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// When the state is locked or damaged, Postgres cannot be reached or refuses, or a source cannot begin.
     pub async fn start(config: Config, options: Options<'a>) -> Result<Self> {
+        let mut pipeline = Self::settled(config, options, Purpose::Follow).await?;
+        pipeline.start_sources()?;
+        Ok(pipeline)
+    }
+
+    /// The same without sources.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub(super) async fn settled(
+        config: Config,
+        options: Options<'a>,
+        purpose: Purpose,
+    ) -> Result<Self> {
         let watch = Stopwatch::now();
         report::emit(&Event::Started {
             version: env!("CARGO_PKG_VERSION"),
@@ -65,11 +88,17 @@ impl<'a> Pipeline<'a> {
         let mut restored = state.restore(ours.map(|p| p.epoch), &schema)?;
         let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
         let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
-        let is_behind = position.is_some() && restored.agreement != Agreement::Agrees;
+        let agrees = restored.agreement == Agreement::Agrees;
+        let is_behind = position.is_some() && !agrees && !restored.is_ahead;
         let mut owed = is_behind.then(|| Debt::reconcile(why_behind(ours, &restored.agreement)));
-        let agrees = !is_behind && restored.agreement == Agreement::Agrees;
+        if let Some(Debt { why, .. }) = &owed {
+            report::emit(&Event::ComparisonWaits { why });
+        }
         let follow = position.as_ref().map(|p| p.fingerprint).filter(|_| agrees);
-        if let Some(debt) = follow.and_then(|follow| changed(follow, &plan)) {
+        let debt = follow.and_then(|follow| changed(follow, &plan));
+        let asked = (agrees && purpose == Purpose::Repair)
+            .then(|| Debt::reconcile("a repair was asked for"));
+        if let Some(debt) = debt.or(asked) {
             restored = state.restore(None, &schema)?;
             interner = Interner::new(std::mem::take(&mut restored.dictionary));
             plan = compile(&config, &tree_of(&restored.locations), &interner)?;
@@ -93,6 +122,7 @@ impl<'a> Pipeline<'a> {
             events,
             set_aside: None,
             sources_running: 0,
+            caught_up: BTreeSet::new(),
             config,
             options,
             state,
@@ -112,7 +142,6 @@ impl<'a> Pipeline<'a> {
             stop_sources,
         };
         pipeline.catch_up(restored, watch).await?;
-        pipeline.start_sources()?;
         Ok(pipeline)
     }
 
@@ -136,7 +165,9 @@ impl<'a> Pipeline<'a> {
         if let (None, Agreement::Reconcile { why }) = (&self.owed, &agreement) {
             self.owed = Some(Debt::reconcile(why));
         }
+        let mut gap = None;
         if self.owed.is_none() {
+            gap = self.gap(&complete).await?;
             complete = Changes::default(); // the tables show it already
         }
         for input in tail {
@@ -164,15 +195,26 @@ impl<'a> Pipeline<'a> {
                 return Err(asked_to_end());
             }
         }
+        self.owed = self.owed.take().or(gap); // the loop settles it first of all
         self.options.metrics.well();
         let held = self.standing.record_count();
         self.options.metrics.cases_held.store(held, Relaxed);
         Ok(())
     }
 
+    /// Whether a table is gone or empty that should not be.
+    async fn gap(&mut self, complete: &Changes) -> Result<Option<Debt>> {
+        match self.sink.gap(complete).await {
+            Ok(found) => Ok(found.map(Debt::reconcile)),
+            Err(error) if error.kind().may_pass() => Ok(None), // the next epoch will see
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the records that are visible are all that the tables could show.
     pub(super) fn may_settle(&self) -> bool {
-        self.standing.today().is_some() && (!self.is_behind || self.standing.all_released())
+        self.standing.today().is_some()
+            && (!self.is_behind || self.standing.all_read(&self.caught_up))
     }
 
     /// Runs an epoch that is in the log already. False when a stop came before it could be committed.
