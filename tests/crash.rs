@@ -4,6 +4,8 @@
 mod changes;
 mod copies;
 mod disagree;
+mod erasure;
+mod keeping;
 mod packs;
 mod restart;
 

@@ -3,12 +3,14 @@
 mod check;
 mod config;
 mod demo;
+mod erase;
 mod explain;
 mod freeze;
 mod reconcile;
 mod plan;
 mod run;
 mod sim;
+mod state;
 mod test;
 mod verify;
 
@@ -55,6 +57,10 @@ enum Command {
     Freeze(freeze::Args),
     /// Compare our figures with those of Primero's own reports, cell by cell; nothing is written.
     Reconcile(reconcile::Args),
+    /// Erase records for good: from the tables, the state and its files.
+    Erase(erase::Args),
+    /// Show, rewrite, export or import the state directory.
+    State(state::Args),
     /// Serve invented cases as a Primero would, or write them to files.
     Sim(sim::Args),
 }
@@ -99,6 +105,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Freeze(args) => freeze::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
+        Command::Erase(args) => erase::run(&args),
+        Command::State(args) => state::run(&args),
         Command::Sim(args) => sim::run(args),
     }
 }

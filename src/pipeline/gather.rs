@@ -141,7 +141,9 @@ impl Pipeline<'_> {
     }
 
     fn take_batch(&mut self, batch: Batch, input: &mut EpochInput) {
-        let Batch { instance, changes, cursor, is_backfill, .. } = batch;
+        let Batch { instance, mut changes, cursor, is_backfill, .. } = batch;
+        // It may have been on its way when the erasure was asked for.
+        self.erasing.erased.sieve(&mut changes);
         let released = self.standing.is_released(instance) || input.released.contains(&instance);
         let waits = is_backfill && self.standing.is_backfilled_at_once(instance);
         if waits && cursor.backfill.is_none() {

@@ -6,11 +6,15 @@
 
 mod asked;
 mod expected;
+mod compact;
+mod erase;
+mod erasures;
 mod explain;
 mod foresee;
 mod gather;
 mod glance;
 mod labels;
+mod overview;
 /// Comparison with the figures of Primero's own reports.
 pub mod parity;
 mod publish;
@@ -37,12 +41,16 @@ use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
 use crate::state::{SnapshotContent, State};
 
+use erasures::Erasing;
 use gather::{Gathered, HOUSEKEEPING_INTERVAL};
 use standing::{Standing, Visible};
 use status::Board;
 
+pub use compact::{Compacted, compact};
+pub use erase::{Erasure, erase};
 pub use explain::{Explained, explain};
 pub use foresee::{Foreseen, foresee};
+pub use overview::{InstanceState, Overview, export, import, overview};
 pub use rehearse::{Rehearsed, rehearse, rehearse_shipped};
 pub use repair::{Repaired, repair};
 pub use start::compile;
@@ -123,6 +131,8 @@ pub struct Pipeline<'a> {
     set_aside: Option<source::Event>,
     /// Sources that have not ended.
     sources_running: usize,
+    /// Records that were erased, and those that are to be.
+    erasing: Erasing,
     /// Instances that were read up to now since the program started.
     caught_up: BTreeSet<Code>,
     stop_sources: watch::Sender<bool>,
@@ -161,7 +171,10 @@ impl Pipeline<'_> {
     /// # Errors
     /// Whatever cannot be mended by trying again; everything that was read is in the log then.
     pub async fn run(mut self) -> Result<Ended> {
-        let ended = self.turn_until_done().await;
+        let mut ended = self.turn_until_done().await;
+        if let (Ok(Ended::Finished(_)), true) = (&ended, self.options.once) {
+            ended = self.end_erasures().await.map(|()| Ended::Finished(self.committed));
+        }
         self.stop_sources.send_replace(true);
         // An error too: whoever reads the tables must see that nobody follows the instances any more.
         if !matches!(ended, Ok(Ended::Abandoned(_))) {
@@ -187,6 +200,9 @@ impl Pipeline<'_> {
                 Gathered::Done => break,
             }
             if kept.elapsed() >= HOUSEKEEPING_INTERVAL {
+                if !self.keep_erasures().await? {
+                    return Ok(Ended::Abandoned(self.committed));
+                }
                 self.keep_house().await?;
                 kept = Stopwatch::now();
             }
@@ -273,6 +289,7 @@ impl Pipeline<'_> {
         self.options.metrics.turned();
         self.describe().await;
         if let Some(outcome) = self.state.snapshot_finished() {
+            self.snapshot_ended(outcome.is_ok()).await?;
             let written = outcome?;
             let records = self.standing.record_count();
             report::emit(&Event::SnapshotWritten {
@@ -282,14 +299,20 @@ impl Pipeline<'_> {
                 took: Duration::ZERO,
             });
         }
-        if self.owed.is_none() && self.committed == self.epoch && self.state.wants_snapshot() {
-            self.begin_snapshot()?;
+        let is_quiet = !self.state.is_writing_snapshot() && self.committed.0 > 0;
+        if is_quiet && self.owed.is_none() && self.committed == self.epoch {
+            if self.compaction_is_due()? {
+                self.begin_compaction()?;
+            } else if self.state.wants_snapshot() {
+                let content = self.snapshot_content()?;
+                self.state.snapshot(content)?;
+            }
         }
         self.publish_status(false).await
     }
 
-    fn begin_snapshot(&mut self) -> Result<()> {
-        let content = SnapshotContent {
+    fn snapshot_content(&mut self) -> Result<SnapshotContent> {
+        Ok(SnapshotContent {
             epoch: self.committed,
             records: self.dataflow.records()?,
             deferred: self.standing.deferred().clone(),
@@ -297,8 +320,7 @@ impl Pipeline<'_> {
             today: self.standing.today(),
             locations: self.standing.locations().clone(),
             dictionary: self.interner.clone(),
-        };
-        self.state.snapshot(content)
+        })
     }
 }
 

@@ -90,6 +90,13 @@ impl Standing {
         visible
     }
 
+    /// Forgets what waits of some records.
+    pub(super) fn forget(&mut self, is_erased: impl Fn(RecordKey) -> bool) {
+        for changes in self.deferred.values_mut() {
+            changes.retain(|change| !is_erased(change.key));
+        }
+    }
+
     /// Makes every instance be read again from the beginning, because `fields` were never read. A server that is
     /// published is followed meanwhile; files are read again first, for what is new stands behind what is old.
     pub(super) fn rewind(&self, fields: &[String]) -> Vec<Arrival> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::sync::{mpsc, watch};
 
+use super::erasures::Erasing;
 use super::publish::asked_to_end;
 use super::standing::{Standing, as_changes, tree_of};
 use super::status::Board;
@@ -23,7 +24,7 @@ use crate::indicator::{Fingerprint, Plan, schema_of};
 use crate::model::{Changes, Code, Epoch, EpochInput, Interner, LocationTree, Reason, RecordKey};
 use crate::report::{self, Event};
 use crate::sink::{Position, RunId, Sink};
-use crate::source::{self, Resume, Shared};
+use crate::source::{self, Erased, Resume, Shared};
 use crate::state::{Agreement, Restored, State};
 
 /// Wait before a Postgres that cannot be reached at the start is asked again.
@@ -36,6 +37,8 @@ pub(super) enum Purpose {
     Follow,
     /// To compare every row with the state and correct those that differ.
     Repair,
+    /// To let erased records leave, and what else the state has for the tables.
+    Erase,
 }
 
 /// Lays the packs of `config` out for these places.
@@ -57,6 +60,9 @@ impl<'a> Pipeline<'a> {
     /// When the state is locked or damaged, Postgres cannot be reached or refuses, or a source cannot begin.
     pub async fn start(config: Config, options: Options<'a>) -> Result<Self> {
         let mut pipeline = Self::settled(config, options, Purpose::Follow).await?;
+        if !pipeline.retract().await? {
+            return Err(asked_to_end());
+        }
         pipeline.start_sources()?;
         Ok(pipeline)
     }
@@ -110,6 +116,10 @@ impl<'a> Pipeline<'a> {
         let has_server = config.instances.iter().any(is_server);
         let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
         sink.keep(run, state.pipeline_id().0).await?;
+        let erased = Erased::new(&config.pseudonym_key, [])?;
+        let is_shown = agrees && owed.is_none();
+        let erasing =
+            Erasing::begin(erased, &mut state, &mut sink, &mut restored, is_shown).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
         let codes = plan.instances().iter().map(|(code, _)| *code).collect();
         let standing = Standing::of(&restored, codes, replayed(&config, &plan));
@@ -123,6 +133,7 @@ impl<'a> Pipeline<'a> {
             set_aside: None,
             sources_running: 0,
             caught_up: BTreeSet::new(),
+            erasing,
             config,
             options,
             state,
@@ -241,6 +252,7 @@ impl<'a> Pipeline<'a> {
             schema: Arc::clone(self.plan.schema()),
             interner: self.interner.clone(),
             key: self.config.pseudonym_key.clone(),
+            erased: self.erasing.erased.clone(),
             once: self.options.once,
             events: sender,
             stop: self.stop_sources.subscribe(),

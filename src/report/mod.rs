@@ -39,6 +39,8 @@ pub enum Event<'a> {
     StateMended { why: &'a str },
     /// A table that is the same for every pack was gone and is there again.
     TableMended { table: &'a str, is_lost: bool },
+    /// Records leave for good, because somebody asked for it.
+    RecordsErased { count: usize },
     /// The tables may show more than the state knows: they are left alone until every instance was read.
     ComparisonWaits { why: &'a str },
     /// The tables did not agree with the state and were corrected.
@@ -99,6 +101,7 @@ pub fn emit(event: &Event<'_>) {
         Event::TableMended { table, is_lost: true } => {
             warn!(table, "made a table anew that was gone; its rows can only come from a backup");
         }
+        Event::RecordsErased { count } => info!(count, "erasing records"),
         Event::ComparisonWaits { why } => {
             warn!(why, "leaving the tables alone until every instance was read");
         }
@@ -315,6 +318,7 @@ mod tests {
             Event::TableMended { table: "sync_status", is_lost: false },
             Event::TableMended { table: "changes", is_lost: true },
             Event::ComparisonWaits { why: "the state was deleted" },
+            Event::RecordsErased { count: 2 },
             Event::Reconciled { why: "the state was deleted", rows, took },
             Event::FirstLoadFinished { instance, cases, took },
             Event::EpochWritten { epoch, cases, rows, took },

@@ -15,7 +15,8 @@ use super::schema::{
 };
 use super::step_two::differences_view;
 use super::tables::{
-    ADDED, FIXED, FROZEN, FROZEN_DIFFERENCES, INDICATORS_3, LABELLED, LATER, TableDef, VALUES,
+    ADDED, ERASED, FIXED, FROZEN, FROZEN_DIFFERENCES, INDICATORS_3, LABELLED, LATER, TableDef,
+    VALUES,
 };
 use crate::error::Result;
 use crate::model::Changes;
@@ -32,6 +33,7 @@ const IRREPLACEABLE: &[&str] = &["changes", "epochs", FROZEN];
 /// By what a step is known to have been taken when the table that says so is gone: a table, and a column of it
 /// where the table is older.
 const MARKS: &[(i32, &str, Option<&str>)] = &[
+    (5, "tonle_erased", None),
     (4, "tonle_pipeline", Some("instances_fingerprint")),
     (4, "sync_status", Some("backfill")),
     (3, "tonle_made", None),
@@ -80,7 +82,8 @@ pub(super) async fn mend(client: &impl GenericClient, schema: &Identifier) -> Re
     let is_there = |name: &str| there.iter().any(|other| other == name);
     let mut sql = String::new();
     let mut mended = Vec::new();
-    for table in FIXED.iter().chain(LATER).chain(LABELLED).filter(|table| !is_there(table.name)) {
+    let fixed = FIXED.iter().chain(LATER).chain(LABELLED).chain([&ERASED]);
+    for table in fixed.filter(|table| !is_there(table.name)) {
         make(&mut sql, schema, table);
         sql.push_str(&refill(schema, table.name));
         mended.push(Mended { table: table.name, is_lost: IRREPLACEABLE.contains(&table.name) });

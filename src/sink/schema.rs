@@ -14,7 +14,8 @@ use super::layout::{ExtractLayout, Layout, sql_type};
 use super::mend::{self, Mended};
 use super::step_two::{beside_values, step_two};
 use super::tables::{
-    ColumnDef, EPOCH, FIXED, TableDef, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
+    ColumnDef, EPOCH, ERASED, FIXED, TableDef, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD,
+    VALUES_TAIL,
 };
 use super::views;
 use crate::error::{Error, Result};
@@ -38,6 +39,7 @@ const STEPS: &[Step] = &[
     (2, "medians, revisions, provisional and frozen figures", step_two),
     (3, "labels and wide views", labels_and_views),
     (4, "what the tables follow, and backfills", following),
+    (5, "erased records", erased),
 ];
 
 /// Runs the steps that are missing and puts back what was dropped, all in one transaction; gives the latter.
@@ -307,6 +309,13 @@ pub(super) fn must_equal(schema: &Identifier) -> String {
 /// Step 4: what the tables follow in three parts, so that it can be told which of them changed; backfills.
 fn following(schema: &Identifier, _: bool) -> String {
     [following_pipeline(schema), following_status(schema)].concat()
+}
+
+/// Step 5: what stays of erased records.
+fn erased(schema: &Identifier, _: bool) -> String {
+    let mut sql = String::new();
+    create(&mut sql, schema, &ERASED);
+    sql
 }
 
 /// The part of step 4 that concerns the row of the fence.

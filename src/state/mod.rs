@@ -10,13 +10,17 @@
 //! The types hold it: [`Pending::wait`] alone makes a [`Logged`], and
 //! [`State::commit`] wants the sink's [`Durable`].
 
+mod bundle;
+mod compact;
 mod directory;
+mod erased;
 mod format;
 mod frame;
 mod log;
 mod record;
 mod recovery;
 mod segment;
+mod show;
 mod snapshot;
 mod translation;
 mod writer;
@@ -35,8 +39,11 @@ use directory::{Directory, Listing, segment_name, snapshot_name};
 use log::Log;
 use recovery::Recovered;
 
+pub use bundle::{Exported, import};
+pub use compact::COMPACTION_AGE_MAX;
 pub use log::Pending;
 pub use recovery::{Agreement, Restored};
+pub use show::{FileShown, Shown};
 pub use snapshot::SnapshotContent;
 
 /// A segment of the log is followed by another one once it is longer than this, in bytes.
@@ -124,6 +131,8 @@ pub struct State {
     settings: Settings,
     directory: Arc<Directory>,
     pipeline: PipelineId,
+    /// When it was compacted last, in milliseconds since 1970, once that was read.
+    compacted: Option<u64>,
     /// Set by `restore`.
     writing: Option<Writing>,
 }
@@ -145,6 +154,8 @@ struct Writing {
     /// `log.bytes()` when the newest snapshot was begun, or the last attempt failed.
     log_bytes_then: u64,
     background: Option<Background>,
+    /// When the compaction was begun that the snapshot being written is of.
+    compacting: Option<u64>,
 }
 
 /// A snapshot being written.
@@ -170,6 +181,7 @@ impl State {
             settings: settings.clone(),
             directory: Arc::new(directory),
             pipeline: PipelineId(pipeline),
+            compacted: None,
             writing: None,
         })
     }
@@ -254,6 +266,7 @@ impl State {
             older_log_bytes: log_bytes,
             log_bytes_then: 0,
             background: None,
+            compacting: None,
         });
         Ok(restored)
     }
@@ -339,9 +352,15 @@ impl State {
         writing.log.roll()?;
         (writing.log_bytes_then, writing.older_log_bytes) = (writing.log.bytes(), 0);
         let (schema, entry_count) = (writing.schema.clone(), writing.log.entry_count());
+        let is_alone = writing.compacting.is_some();
         let (sender, done) = sync_channel(1);
         let thread = std::thread::spawn(move || {
-            let written = snapshot::write(&directory, pipeline, &schema, content, entry_count);
+            let mut written = snapshot::write(&directory, pipeline, &schema, content, entry_count);
+            if is_alone && written.is_ok() {
+                // What it stands for goes: it must be readable.
+                let read = snapshot::read(&directory, epoch, pipeline, &schema);
+                written = read.and(written);
+            }
             sender.send(written).ok();
         });
         writing.background = Some(Background { epoch, done, thread });
@@ -362,14 +381,22 @@ impl State {
         };
         let Background { epoch, thread, .. } = writing.background.take()?;
         thread.join().ok();
-        Some(outcome.and_then(|bytes| {
+        let compacting = writing.compacting.take();
+        let finished = outcome.and_then(|bytes| {
             let written = SnapshotWritten { epoch, bytes };
             writing.newest = Some(written);
             writing.files.snapshots.retain(|other| *other != epoch);
             writing.files.snapshots.push(epoch);
-            writing.prune(&directory)?;
+            match compacting {
+                Some(began) => writing.keep_only(&directory, epoch, began)?,
+                None => writing.prune(&directory)?,
+            }
             Ok(written)
-        }))
+        });
+        if let (Ok(_), Some(began)) = (&finished, compacting) {
+            self.compacted_at(began);
+        }
+        Some(finished)
     }
 
     fn writing(&mut self, doing: &str) -> Result<&mut Writing> {

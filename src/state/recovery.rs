@@ -343,7 +343,8 @@ impl Fold {
             tail: Vec::new(),
             last: stored.epoch,
             schema: Some(stored.schema.take().unwrap_or_else(|| schema.clone())),
-            entry_count: 0,
+            // A compacted state may have no log.
+            entry_count: stored.dictionary.entry_count(),
             log_bytes: 0,
             end: None,
             warnings: Vec::new(),

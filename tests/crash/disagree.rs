@@ -12,23 +12,23 @@ use super::{assert_changes_are_a_chain, recent, undisturbed};
 use crate::support::program::{Ending, Program, assert_same_tables, cases_of_today, primero};
 
 /// Rows that epochs after one have written, and how many such epochs there are.
-fn written_after(program: &Program, epoch: &str) -> String {
+pub(super) fn written_after(program: &Program, epoch: &str) -> String {
     program.query(&format!(
         "SELECT count(*), coalesce(sum(rows_inserted + rows_updated + rows_deleted), 0)
            FROM tonle.epochs WHERE epoch > {epoch}"
     ))
 }
 
-fn last_epoch(program: &Program) -> String {
+pub(super) fn last_epoch(program: &Program) -> String {
     program.query("SELECT epoch FROM tonle.tonle_pipeline")
 }
 
 /// The number of rows of a table.
-fn rows_of(program: &Program, table: &str) -> u64 {
+pub(super) fn rows_of(program: &Program, table: &str) -> u64 {
     program.query(&format!("SELECT count(*) FROM tonle.{table}")).parse().unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -36,13 +36,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn put_back(program: &Program, copy: &Path) {
+pub(super) fn put_back(program: &Program, copy: &Path) {
     fs::remove_dir_all(program.state()).unwrap();
     fs::rename(copy, program.state()).unwrap();
 }
 
 #[track_caller]
-fn expect(ending: &Ending, code: i32, words: &[&str]) {
+pub(super) fn expect(ending: &Ending, code: i32, words: &[&str]) {
     assert_eq!(ending.code, code, "{}", ending.text);
     for word in words {
         assert!(ending.text.contains(word), "expected {word:?} in\n{}", ending.text);
