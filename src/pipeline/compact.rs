@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::erase::level;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::indicator::schema_of;
@@ -11,6 +12,9 @@ use crate::model::{Case, Code, Domain, Epoch, FieldType, Interner, Schema, Slot,
 use crate::sink::look::Look;
 use crate::source;
 use crate::state::{Agreement, Restored, SnapshotContent, State};
+
+const DOING: &str = "compacting the state";
+const ADVICE: &str = "run `tonle run --once` first";
 
 /// How often a snapshot that is being written is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -30,18 +34,24 @@ pub struct Compacted {
 
 /// Rewrites the state as one snapshot.
 ///
+/// What Postgres does not show yet is written there first.
+///
 /// # Errors
-/// Temporary while a pipeline uses the state, or when Postgres does not show all of it; DataDiffers when the tables
-/// are not of this state, or a pack changed since. Nothing is changed then: `tonle run` has to go first.
+/// Temporary while a pipeline uses the state; DataDiffers when the tables are not of this state, or a pack changed
+/// since. Nothing is changed then: `tonle run` has to go first.
 pub async fn compact(config: &Config) -> Result<Compacted> {
     State::read_only(&config.state)?; // none is made
-    let mut state = State::open(&config.state)?;
-    state.tie_to_key(source::key_check(&config.pseudonym_key)?)?;
-    let position = Look::open(&config.sink).await?.position().await?;
-    let ours = position.filter(|position| position.pipeline == Some(state.pipeline_id().0));
     let schema = schema_of(&config.definition);
-    let mut restored = state.restore(ours.map(|position| position.epoch), &schema)?;
-    ready(&restored)?;
+    let (mut state, mut restored) = opened(config, &schema).await?;
+    if !restored.tail.is_empty() {
+        drop(state);
+        level(config).await?;
+        (state, restored) = opened(config, &schema).await?;
+    }
+    if !restored.tail.is_empty() {
+        let what = format!("{DOING}: epochs after {} are not in Postgres yet", restored.base);
+        return Err(Error::new(Kind::Temporary, what).advise(ADVICE));
+    }
     let terms_emptied = empty_unused(&mut restored, &schema);
     let (epoch, records) = (restored.base, restored.records.len());
     state.compact(SnapshotContent {
@@ -64,23 +74,22 @@ pub async fn compact(config: &Config) -> Result<Compacted> {
     }
 }
 
-/// Whether the state is what the tables show, so that nothing but its newest epoch is needed.
-fn ready(restored: &Restored) -> Result<()> {
-    let doing = "compacting the state";
-    let advice = "run `tonle run --once` first";
+/// The state, as of what the tables show.
+async fn opened(config: &Config, schema: &Schema) -> Result<(State, Restored)> {
+    let mut state = State::open(&config.state)?;
+    state.tie_to_key(source::key_check(&config.pseudonym_key)?)?;
+    let position = Look::open(&config.sink).await?.position().await?;
+    let ours = position.filter(|position| position.pipeline == Some(state.pipeline_id().0));
+    let restored = state.restore(ours.map(|position| position.epoch), schema)?;
     if restored.agreement != Agreement::Agrees {
-        let what = format!("{doing}: the tables do not show what it holds");
-        return Err(Error::new(Kind::DataDiffers, what).advise(advice));
-    }
-    if !restored.tail.is_empty() {
-        let what = format!("{doing}: epochs after {} are not in Postgres yet", restored.base);
-        return Err(Error::new(Kind::Temporary, what).advise(advice));
+        let what = format!("{DOING}: the tables do not show what it holds");
+        return Err(Error::new(Kind::DataDiffers, what).advise(ADVICE));
     }
     if restored.schema_changed {
-        let what = format!("{doing}: the packs ask for other fields than before");
-        return Err(Error::new(Kind::DataDiffers, what).advise(advice));
+        let what = format!("{DOING}: the packs ask for other fields than before");
+        return Err(Error::new(Kind::DataDiffers, what).advise(ADVICE));
     }
-    Ok(())
+    Ok((state, restored))
 }
 
 /// Empties the option ids and case workers that no record has.

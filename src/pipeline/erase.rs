@@ -81,6 +81,22 @@ fn tombstones(
     Ok(tombstones)
 }
 
+/// Brings the tables up to the state while no pipeline runs, without what was erased; gives how many records left them
+/// for that. None when the instances have to be read first.
+pub(super) async fn level(config: &Config) -> Result<Option<usize>> {
+    let (_keep, stop) = watch::channel(false);
+    let options = Options {
+        once: true,
+        stop,
+        metrics: Arc::new(Metrics::new(config.instance_names())),
+        observe: Box::new(|_| {}),
+    };
+    let mut pipeline = Pipeline::settled(config.clone(), options, Purpose::Erase).await?;
+    let found = pipeline.erasing.held();
+    let is_level = pipeline.retract().await? && pipeline.owed.is_none() && pipeline.level().await?;
+    Ok(is_level.then_some(found))
+}
+
 /// Waits for the pipeline that runs.
 async fn wait(sink: &mut Sink, tombstones: &[Tombstone]) -> Result<Erasure> {
     let begun = Stopwatch::now();
@@ -96,20 +112,7 @@ async fn wait(sink: &mut Sink, tombstones: &[Tombstone]) -> Result<Erasure> {
 
 /// Does it while no pipeline runs.
 async fn alone(config: &Config, mut sink: Sink, tombstones: &[Tombstone]) -> Result<Erasure> {
-    let (_keep, stop) = watch::channel(false);
-    let options = Options {
-        once: true,
-        stop,
-        metrics: Arc::new(Metrics::new(config.instance_names())),
-        observe: Box::new(|_| {}),
-    };
-    let mut pipeline = Pipeline::settled(config.clone(), options, Purpose::Erase).await?;
-    let found = pipeline.erasing.held();
-    let is_settled = pipeline.retract().await? && pipeline.owed.is_none();
-    drop(pipeline);
-    if !is_settled {
-        return Ok(Erasure::Noted);
-    }
+    let Some(found) = level(config).await? else { return Ok(Erasure::Noted) };
     compact(config).await?;
     sink.erasures_done(tombstones).await?;
     Ok(Erasure::Done { found: Some(found) })

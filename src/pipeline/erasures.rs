@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant as Stopwatch};
 
-use super::{Debt, Pipeline};
+use super::{Debt, Meta, Pipeline};
 use crate::error::{Kind, Result};
-use crate::model::{Arrival, Code, EpochInput, RecordChange, RecordKey, Tombstone};
+use crate::model::{
+    Arrival, Changes, Code, EpochInput, Reason, RecordChange, RecordKey, Tombstone,
+};
 use crate::report::{self, Event};
 use crate::sink::Sink;
 use crate::source::Erased;
@@ -200,13 +202,27 @@ impl Pipeline<'_> {
         }
     }
 
+    /// Moves the tables up to the last epoch of the log, when those after theirs changed nothing in them: a snapshot is
+    /// of an epoch that the tables show. False when a stop came before.
+    pub(super) async fn level(&mut self) -> Result<bool> {
+        if self.committed == self.epoch {
+            return Ok(true);
+        }
+        let (watch, input) = (Stopwatch::now(), self.next_input());
+        let meta = Meta { at: input.at, reason: Some(Reason::Clock), has_tick: false };
+        let pending = self.state.append(&input, &self.interner)?;
+        self.epoch = input.epoch;
+        let logged = pending.wait()?;
+        self.publish(&logged, meta, &Changes::default(), watch).await
+    }
+
     /// Ends what is due before a run that ends by itself does.
     pub(super) async fn end_erasures(&mut self) -> Result<()> {
         self.erasing.looked = None;
         if !self.keep_erasures().await? || self.erasing.due.is_empty() {
             return Ok(());
         }
-        if self.owed.is_some() || self.committed != self.epoch || self.committed.0 == 0 {
+        if self.owed.is_some() || self.committed.0 == 0 || !self.level().await? {
             return Ok(()); // the next run does
         }
         self.wait_for_snapshot().await?;

@@ -300,10 +300,13 @@ impl Pipeline<'_> {
             });
         }
         let is_quiet = !self.state.is_writing_snapshot() && self.committed.0 > 0;
-        if is_quiet && self.owed.is_none() && self.committed == self.epoch {
+        if is_quiet && self.owed.is_none() {
             if self.compaction_is_due()? {
+                if !self.level().await? {
+                    return Ok(()); // a stop was asked for
+                }
                 self.begin_compaction()?;
-            } else if self.state.wants_snapshot() {
+            } else if self.committed == self.epoch && self.state.wants_snapshot() {
                 let content = self.snapshot_content()?;
                 self.state.snapshot(content)?;
             }
