@@ -130,7 +130,13 @@ impl Pipeline<'_> {
             self.state.keep_erased(&all)?;
             self.erasing.erased.add(due.iter().copied());
         }
-        self.erasing.due = due;
+        // What was found at the start stays due, whatever the tables say of it.
+        let known = &mut self.erasing.due;
+        due.into_iter().for_each(|tombstone| {
+            if !known.contains(&tombstone) {
+                known.push(tombstone);
+            }
+        });
         if is_again {
             self.find_erased()?;
         }

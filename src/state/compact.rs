@@ -1,11 +1,11 @@
-//! Compaction: everything in one new snapshot, read back, and all other files gone, so that what left the records
-//! is in no file any more.
+//! Which files go: those that no restart needs; and at a compaction all but one new snapshot, which was read back, so
+//! that what left the records is in no file any more.
 
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::directory::{Directory, Listing, failed, segment_name, snapshot_name};
-use super::{SnapshotContent, State, Writing};
+use super::{SNAPSHOTS_KEPT, SnapshotContent, State, Writing};
 use crate::error::{Error, Result};
 use crate::model::Epoch;
 
@@ -73,6 +73,30 @@ impl State {
 }
 
 impl Writing {
+    /// Removes all but the two newest snapshots, and the segments that the older one of them
+    /// covers.
+    pub(super) fn prune(&mut self, directory: &Directory) -> Result<()> {
+        let kept = self.files.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+        if self.files.snapshots.len() < SNAPSHOTS_KEPT {
+            return Ok(());
+        }
+        for epoch in directory.list()?.snapshots {
+            if !self.files.snapshots[kept..].contains(&epoch) {
+                directory.remove(&snapshot_name(epoch))?;
+            }
+        }
+        self.files.snapshots.drain(..kept);
+        let needed_after = self.files.snapshots[0].min(self.committed);
+        // All epochs of a segment are older than the first one of the next.
+        while let [oldest, next, ..] = self.files.segments[..]
+            && next <= needed_after.next()
+        {
+            directory.remove(&segment_name(oldest))?;
+            self.files.segments.remove(0);
+        }
+        Ok(())
+    }
+
     /// Removes all that the snapshot of `epoch`, begun at `began`, stands for.
     pub(super) fn keep_only(
         &mut self,

@@ -414,32 +414,6 @@ impl Drop for State {
     }
 }
 
-impl Writing {
-    /// Removes all but the two newest snapshots, and the segments that the older one of them
-    /// covers.
-    fn prune(&mut self, directory: &Directory) -> Result<()> {
-        let kept = self.files.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
-        if self.files.snapshots.len() < SNAPSHOTS_KEPT {
-            return Ok(());
-        }
-        for epoch in directory.list()?.snapshots {
-            if !self.files.snapshots[kept..].contains(&epoch) {
-                directory.remove(&snapshot_name(epoch))?;
-            }
-        }
-        self.files.snapshots.drain(..kept);
-        let needed_after = self.files.snapshots[0].min(self.committed);
-        // All epochs of a segment are older than the first one of the next.
-        while let [oldest, next, ..] = self.files.segments[..]
-            && next <= needed_after.next()
-        {
-            directory.remove(&segment_name(oldest))?;
-            self.files.segments.remove(0);
-        }
-        Ok(())
-    }
-}
-
 fn new_pipeline(directory: &Directory) -> Result<u128> {
     let files = directory.list()?;
     let first = files.segments.first().map(|first| segment_name(*first));

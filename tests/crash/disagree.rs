@@ -54,8 +54,11 @@ fn a_state_restored_from_an_older_backup_writes_no_row_twice() {
     let (mut program, sims) = loaded();
     copy(&program.state(), &program.path("backup"));
     for sim in &sims {
-        sim.edit(15).unwrap();
-        sim.advance(Duration::from_secs(1)); // past what one second shows late
+        for _ in 0..15 {
+            sim.edit(1).unwrap();
+            // More equal stamps than fit a page may be sent in another order for each page.
+            sim.advance(Duration::from_millis(2));
+        }
     }
     program.once(0);
     let (before, last) = (program.tables(), last_epoch(&program));
@@ -71,9 +74,7 @@ fn a_state_restored_from_an_older_backup_writes_no_row_twice() {
     program.kill();
     assert_same_tables(&program.tables(), &before);
     sims[1].faults().clear();
-    let said = program.once(0);
-    println!("{}\n{}\n{}", program.last_of_log(), said.text, program.end(&["state", "show"]).text);
-    println!("{}", program.verify().text);
+    program.once(0);
     assert_same_tables(&program.tables(), &before);
     // One epoch says that they were compared; it found nothing. The number of no epoch came back.
     assert_eq!(written_after(&program, &last), "1|0");
