@@ -207,7 +207,7 @@ fn what_is_shown_read_again_means_the_same() {
     let mut all: toml::Table = text.parse().unwrap();
     let ours =
         ["packs", "pseudonym_key_file", "time_zone", "workers", "state_directory", "database"];
-    for key in ours.iter().chain(&["log", "instances"]) {
+    for key in ours.iter().chain(&["erasure_seconds", "log", "instances"]) {
         assert!(all.remove(*key).is_some(), "{key} is not shown");
     }
     let read = |texts: Vec<PackText>| Definition::read(texts).unwrap();

@@ -78,6 +78,7 @@ async fn listen_to(server: &Replay, patient: bool) -> Heard {
         schema: Arc::clone(&schema),
         interner: interner.clone(),
         key: Secret::new(PSEUDONYM_KEY),
+        erased: source::Erased::new(&Secret::new("a key for tests only"), []).unwrap(),
         once: true,
         events,
         stop: stopped,

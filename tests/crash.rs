@@ -3,6 +3,9 @@
 
 mod changes;
 mod copies;
+mod disagree;
+mod erasure;
+mod keeping;
 mod packs;
 mod restart;
 

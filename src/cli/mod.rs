@@ -3,12 +3,14 @@
 mod check;
 mod config;
 mod demo;
+mod erase;
 mod explain;
 mod freeze;
 mod reconcile;
 mod plan;
 mod run;
 mod sim;
+mod state;
 mod test;
 mod verify;
 
@@ -44,9 +46,7 @@ enum Command {
     /// Show the configuration that holds and where it came from, or the JSON Schema of a pack.
     Config(config::Args),
     /// Compute everything anew from the state with a plain batch function and compare every table.
-    ///
-    /// Ends with 0 when they are equal, with 65 when they differ.
-    Verify(ConfigArgs),
+    Verify(verify::Args),
     /// Say what a changed configuration would do to the tables, as numbers; nothing is written.
     Plan(plan::Args),
     /// Explain one cell: what it means, who is in it, why the others are not, and how it changed.
@@ -57,6 +57,10 @@ enum Command {
     Freeze(freeze::Args),
     /// Compare our figures with those of Primero's own reports, cell by cell; nothing is written.
     Reconcile(reconcile::Args),
+    /// Erase records for good: from the tables, the state and its files.
+    Erase(erase::Args),
+    /// Show, rewrite, export or import the state directory.
+    State(state::Args),
     /// Serve invented cases as a Primero would, or write them to files.
     Sim(sim::Args),
 }
@@ -101,6 +105,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Freeze(args) => freeze::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
+        Command::Erase(args) => erase::run(&args),
+        Command::State(args) => state::run(&args),
         Command::Sim(args) => sim::run(args),
     }
 }

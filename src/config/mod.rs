@@ -8,6 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -28,6 +29,9 @@ use meaning::Meaning;
 
 /// Longest configuration file, in bytes.
 const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest `erasure_seconds`: a month.
+const ERASURE_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
 /// The schema of the tables, unless the file says otherwise.
 const SCHEMA_DEFAULT: &str = "tonle";
@@ -66,6 +70,8 @@ pub struct Config {
     pub time_zone: TimeZone,
     /// Worker threads of the dataflow.
     pub workers: usize,
+    /// How long a record that left may stay in files of the state.
+    pub erasure_within: Duration,
     /// How events are written.
     pub log_format: report::Format,
     /// Which events are written, if the file says so.
@@ -79,6 +85,7 @@ struct RawConfig {
     pseudonym_key_file: Spanned<PathBuf>,
     time_zone: Spanned<String>,
     workers: Option<usize>,
+    erasure_seconds: Option<u64>,
     state_directory: Option<PathBuf>,
     state: Option<Spanned<RawState>>,
     database: Spanned<RawDatabase>,
@@ -180,6 +187,13 @@ impl<'a> Checker<'a> {
             let wrong = format!("{}: workers: expected 1 to {WORKERS_MAX}", self.doing);
             return Err(Error::config(wrong));
         }
+        let erasure_within =
+            raw.erasure_seconds.map_or(state::COMPACTION_AGE_MAX, Duration::from_secs);
+        if erasure_within < Duration::from_secs(1) || erasure_within > ERASURE_MAX {
+            let wrong =
+                format!("{}: erasure_seconds: expected 1 to {}", self.doing, ERASURE_MAX.as_secs());
+            return Err(Error::config(wrong));
+        }
         let key_file = self.directory.join(raw.pseudonym_key_file.get_ref());
         let (log_format, log_level) = self.log(raw.log)?;
         let definition = self.packs(&raw.packs)?;
@@ -201,6 +215,7 @@ impl<'a> Checker<'a> {
             instances,
             meanings,
             workers,
+            erasure_within,
             log_format,
             log_level,
         })

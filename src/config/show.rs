@@ -52,7 +52,13 @@ impl Page {
         }
         let workers = i64::try_from(config.workers).unwrap_or(i64::MAX);
         let state: Value = "state".into();
-        for (key, default) in [("workers", workers.into()), ("state_directory", state)] {
+        let erasure = i64::try_from(config.erasure_within.as_secs()).unwrap_or(i64::MAX);
+        let optional: [(&str, Value); 3] = [
+            ("workers", workers.into()),
+            ("state_directory", state),
+            ("erasure_seconds", erasure.into()),
+        ];
+        for (key, default) in optional {
             if !self.written(&[], key, values) {
                 self.line(key, &default, DEFAULT);
             }

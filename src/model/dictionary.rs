@@ -11,6 +11,9 @@ pub const TERM_BYTES_MAX: usize = 128;
 /// Most codes of one domain; a source that invents ids without end must not fill the memory.
 pub const CODES_MAX: usize = 1 << 20;
 
+/// How a term begins that was emptied; no option id does.
+const EMPTIED: &str = "\u{2205}";
+
 /// What a code stands for. Codes of different domains are not comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Domain {
@@ -109,6 +112,24 @@ impl Dictionary {
                     .to_owned(),
             })
             .collect()
+    }
+
+    /// Empties the terms of a domain whose codes are not `used`: the codes stay taken, what they stood for is gone.
+    /// Returns how many were emptied. Nobody may still hold codes of the terms.
+    pub fn empty_unused(&mut self, domain: Domain, used: impl Fn(Code) -> bool) -> usize {
+        let table = &mut self.tables[domain as usize];
+        let mut emptied = 0;
+        for (index, term) in table.terms.iter_mut().enumerate() {
+            let code = Code(u32::try_from(index + 1).expect("CODES_MAX fits u32"));
+            if used(code) || term.starts_with(EMPTIED) {
+                continue;
+            }
+            table.codes.remove(term);
+            *term = format!("{EMPTIED}{}", code.0).into();
+            table.codes.insert(Arc::clone(term), code);
+            emptied += 1;
+        }
+        emptied
     }
 
     /// How many codes a domain has.

@@ -1,4 +1,5 @@
-//! Record keys: 128-bit keyed pseudonyms. The key function itself is in `source`, which alone sees the real ids.
+//! Record keys: 128-bit keyed pseudonyms, and what stays of erased ones. The key functions themselves are in
+//! `source`, which alone sees the real ids.
 
 use std::fmt;
 
@@ -42,6 +43,17 @@ impl fmt::Debug for RecordKey {
     /// Short: enough to tell two apart in a failing test, too little to look one up.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04x}…", (self.0 >> 112) as u16)
+    }
+}
+
+/// What is kept of a record that was erased, so that it never comes back: a MAC of its key under a context of its
+/// own. Whoever has the tables or the state cannot tell which record it was.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tombstone(pub u128);
+
+impl fmt::Debug for Tombstone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}†", (self.0 >> 112) as u16)
     }
 }
 

@@ -26,7 +26,7 @@ pub use cursor::{Backfill, Cursor};
 pub use day::{Day, MonthOfBirth};
 pub use dictionary::{CODES_MAX, Code, Dictionary, Domain, Entry, Interner, TERM_BYTES_MAX};
 pub use epoch::{Durable, Epoch, Instant, Logged};
-pub use key::{RecordKey, SHARDS};
+pub use key::{RecordKey, SHARDS, Tombstone};
 pub use location::{LEVEL_MAX, Location, LocationTree};
 pub use period::{Period, PeriodType};
 pub use schema::{

@@ -123,7 +123,10 @@ impl Pipeline<'_> {
                     input.locations.push((instance, places));
                 }
             }
-            Event::CaughtUp { .. } | Event::Trouble { .. } => {}
+            Event::CaughtUp { instance, .. } => {
+                self.caught_up.insert(instance);
+            }
+            Event::Trouble { .. } => {}
             Event::Ended { result, .. } => {
                 self.sources_running -= 1;
                 // The others go on; a run that was to end by itself says what it could not read.
@@ -142,6 +145,8 @@ impl Pipeline<'_> {
 
     fn take_batch(&mut self, batch: Batch, input: &mut EpochInput) {
         let Batch { instance, mut changes, cursor, is_backfill, .. } = batch;
+        // It may have been on its way when the erasure was asked for.
+        self.erasing.erased.sieve(&mut changes);
         self.sightings.settle(&mut changes);
         let released = self.standing.is_released(instance) || input.released.contains(&instance);
         let waits = is_backfill && self.standing.is_backfilled_at_once(instance);

@@ -6,21 +6,27 @@
 
 mod asked;
 mod expected;
+mod compact;
+mod erase;
+mod erasures;
 mod explain;
 mod foresee;
 mod gather;
 mod glance;
 mod labels;
+mod overview;
 /// Comparison with the figures of Primero's own reports.
 pub mod parity;
 mod publish;
 mod rehearse;
+mod repair;
 mod sightings;
 mod standing;
 mod start;
 mod status;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
@@ -30,20 +36,25 @@ use crate::config::Config;
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::indicator::Plan;
-use crate::model::{Changes, Day, Epoch, EpochInput, Instant, Interner, Logged, Reason};
+use crate::model::{Changes, Code, Day, Epoch, EpochInput, Instant, Interner, Logged, Reason};
 use crate::report::{self, Event, Metrics};
 use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
 use crate::state::{SnapshotContent, State};
 
+use erasures::Erasing;
 use gather::{Gathered, HOUSEKEEPING_INTERVAL};
 use sightings::Sightings;
 use standing::{Standing, Visible};
 use status::Board;
 
+pub use compact::{Compacted, compact};
+pub use erase::{Erasure, erase};
 pub use explain::{Explained, explain};
 pub use foresee::{Foreseen, foresee};
+pub use overview::{InstanceState, Overview, export, import, overview};
 pub use rehearse::{Rehearsed, rehearse, rehearse_shipped};
+pub use repair::{Repaired, repair};
 pub use start::compile;
 pub use verify::{Verified, verify};
 
@@ -123,6 +134,10 @@ pub struct Pipeline<'a> {
     set_aside: Option<source::Event>,
     /// Sources that have not ended.
     sources_running: usize,
+    /// Records that were erased, and those that are to be.
+    erasing: Erasing,
+    /// Instances that were read up to now since the program started.
+    caught_up: BTreeSet<Code>,
     stop_sources: watch::Sender<bool>,
 }
 
@@ -159,7 +174,10 @@ impl Pipeline<'_> {
     /// # Errors
     /// Whatever cannot be mended by trying again; everything that was read is in the log then.
     pub async fn run(mut self) -> Result<Ended> {
-        let ended = self.turn_until_done().await;
+        let mut ended = self.turn_until_done().await;
+        if let (Ok(Ended::Finished(_)), true) = (&ended, self.options.once) {
+            ended = self.end_erasures().await.map(|()| Ended::Finished(self.committed));
+        }
         self.stop_sources.send_replace(true);
         // An error too: whoever reads the tables must see that nobody follows the instances any more.
         if !matches!(ended, Ok(Ended::Abandoned(_))) {
@@ -185,6 +203,9 @@ impl Pipeline<'_> {
                 Gathered::Done => break,
             }
             if kept.elapsed() >= HOUSEKEEPING_INTERVAL {
+                if !self.keep_erasures().await? {
+                    return Ok(Ended::Abandoned(self.committed));
+                }
                 self.keep_house().await?;
                 kept = Stopwatch::now();
             }
@@ -273,6 +294,7 @@ impl Pipeline<'_> {
         self.options.metrics.turned();
         self.describe().await;
         if let Some(outcome) = self.state.snapshot_finished() {
+            self.snapshot_ended(outcome.is_ok()).await?;
             let written = outcome?;
             let records = self.standing.record_count();
             report::emit(&Event::SnapshotWritten {
@@ -282,14 +304,23 @@ impl Pipeline<'_> {
                 took: Duration::ZERO,
             });
         }
-        if self.owed.is_none() && self.committed == self.epoch && self.state.wants_snapshot() {
-            self.begin_snapshot()?;
+        let is_quiet = !self.state.is_writing_snapshot() && self.committed.0 > 0;
+        if is_quiet && self.owed.is_none() {
+            if self.compaction_is_due()? {
+                if !self.level().await? {
+                    return Ok(()); // a stop was asked for
+                }
+                self.begin_compaction()?;
+            } else if self.committed == self.epoch && self.state.wants_snapshot() {
+                let content = self.snapshot_content()?;
+                self.state.snapshot(content)?;
+            }
         }
         self.publish_status(false).await
     }
 
-    fn begin_snapshot(&mut self) -> Result<()> {
-        let content = SnapshotContent {
+    fn snapshot_content(&mut self) -> Result<SnapshotContent> {
+        Ok(SnapshotContent {
             epoch: self.committed,
             records: self.dataflow.records()?,
             deferred: self.standing.deferred().clone(),
@@ -297,8 +328,7 @@ impl Pipeline<'_> {
             today: self.standing.today(),
             locations: self.standing.locations().clone(),
             dictionary: self.interner.clone(),
-        };
-        self.state.snapshot(content)
+        })
     }
 }
 

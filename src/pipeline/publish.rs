@@ -176,6 +176,9 @@ impl Pipeline<'_> {
             Ok(_) => self.is_described = true,
             Err(error) => {
                 let wait = HOUSEKEEPING_INTERVAL;
+                if error.kind() == Kind::DataDiffers {
+                    self.owed.get_or_insert(Debt::reconcile(error.to_string()));
+                }
                 report::emit(&Event::SinkRetried { attempt: 1, wait, error: &error });
             }
         }

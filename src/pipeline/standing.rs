@@ -90,6 +90,13 @@ impl Standing {
         visible
     }
 
+    /// Forgets what waits of some records.
+    pub(super) fn forget(&mut self, is_erased: impl Fn(RecordKey) -> bool) {
+        for changes in self.deferred.values_mut() {
+            changes.retain(|change| !is_erased(change.key));
+        }
+    }
+
     /// Makes every instance be read again from the beginning, because `fields` were never read. A server that is
     /// published is followed meanwhile; files are read again first, for what is new stands behind what is old.
     pub(super) fn rewind(&self, fields: &[String]) -> Vec<Arrival> {
@@ -131,6 +138,11 @@ impl Standing {
 
     pub(super) fn is_released(&self, instance: Code) -> bool {
         self.released.contains(&instance)
+    }
+
+    /// Whether every instance was read: it is published, and is among those that are `caught_up`.
+    pub(super) fn all_read(&self, caught_up: &BTreeSet<Code>) -> bool {
+        self.all_released() && self.instances.iter().all(|instance| caught_up.contains(instance))
     }
 
     pub(super) fn all_released(&self) -> bool {

@@ -3,7 +3,7 @@
 //! P is the epoch in Postgres, L the last in the log. When they agree, the records as of P are computed and their
 //! output dropped, and (P, L] is replayed as normal epochs. Otherwise everything is computed as of L and compared
 //! with the tables. When the tables may show records that the state does not know, that waits until every instance
-//! was read completely: before, most of their rows would look as if they should go.
+//! was read up to now: before, their rows would go, only to come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant as Stopwatch};
 
 use tokio::sync::{mpsc, watch};
 
+use super::erasures::Erasing;
 use super::publish::asked_to_end;
 use super::sightings::Sightings;
 use super::standing::{Standing, as_changes, tree_of};
@@ -26,11 +27,22 @@ use crate::model::{
 };
 use crate::report::{self, Event};
 use crate::sink::{Position, RunId, Sink};
-use crate::source::{self, Resume, Shared};
+use crate::source::{self, Erased, Resume, Shared};
 use crate::state::{Agreement, Restored, State};
 
 /// Wait before a Postgres that cannot be reached at the start is asked again.
 const RETRY_WAIT: Duration = Duration::from_secs(2);
+
+/// What a pipeline is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To follow the instances.
+    Follow,
+    /// To compare every row with the state and correct those that differ.
+    Repair,
+    /// To let erased records leave, and what else the state has for the tables.
+    Erase,
+}
 
 /// Lays the packs of `config` out for these places.
 ///
@@ -50,6 +62,23 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// When the state is locked or damaged, Postgres cannot be reached or refuses, or a source cannot begin.
     pub async fn start(config: Config, options: Options<'a>) -> Result<Self> {
+        let mut pipeline = Self::settled(config, options, Purpose::Follow).await?;
+        if !pipeline.retract().await? {
+            return Err(asked_to_end());
+        }
+        pipeline.start_sources()?;
+        Ok(pipeline)
+    }
+
+    /// The same without sources.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub(super) async fn settled(
+        config: Config,
+        options: Options<'a>,
+        purpose: Purpose,
+    ) -> Result<Self> {
         let watch = Stopwatch::now();
         report::emit(&Event::Started {
             version: env!("CARGO_PKG_VERSION"),
@@ -68,11 +97,17 @@ impl<'a> Pipeline<'a> {
         let mut restored = state.restore(ours.map(|p| p.epoch), &schema)?;
         let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
         let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
-        let is_behind = position.is_some() && restored.agreement != Agreement::Agrees;
+        let agrees = restored.agreement == Agreement::Agrees;
+        let is_behind = position.is_some() && !agrees && !restored.is_ahead;
         let mut owed = is_behind.then(|| Debt::reconcile(why_behind(ours, &restored.agreement)));
-        let agrees = !is_behind && restored.agreement == Agreement::Agrees;
+        if let Some(Debt { why, .. }) = &owed {
+            report::emit(&Event::ComparisonWaits { why });
+        }
         let follow = position.as_ref().map(|p| p.fingerprint).filter(|_| agrees);
-        if let Some(debt) = follow.and_then(|follow| changed(follow, &plan)) {
+        let debt = follow.and_then(|follow| changed(follow, &plan));
+        let asked = (agrees && purpose == Purpose::Repair)
+            .then(|| Debt::reconcile("a repair was asked for"));
+        if let Some(debt) = debt.or(asked) {
             restored = state.restore(None, &schema)?;
             interner = Interner::new(std::mem::take(&mut restored.dictionary));
             plan = compile(&config, &tree_of(&restored.locations), &interner)?;
@@ -84,6 +119,10 @@ impl<'a> Pipeline<'a> {
         let has_server = config.instances.iter().any(is_server);
         let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
         sink.keep(run, state.pipeline_id().0).await?;
+        let erased = Erased::new(&config.pseudonym_key, [])?;
+        let is_shown = agrees && owed.is_none();
+        let erasing =
+            Erasing::begin(erased, &mut state, &mut sink, &mut restored, is_shown).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
         let codes = plan.instances().iter().map(|(code, _)| *code).collect();
         let sightings = Sightings::of(&restored, plan.schema());
@@ -97,6 +136,8 @@ impl<'a> Pipeline<'a> {
             events,
             set_aside: None,
             sources_running: 0,
+            caught_up: BTreeSet::new(),
+            erasing,
             config,
             options,
             state,
@@ -117,7 +158,6 @@ impl<'a> Pipeline<'a> {
             stop_sources,
         };
         pipeline.catch_up(restored, watch).await?;
-        pipeline.start_sources()?;
         Ok(pipeline)
     }
 
@@ -142,7 +182,9 @@ impl<'a> Pipeline<'a> {
         if let (None, Agreement::Reconcile { why }) = (&self.owed, &agreement) {
             self.owed = Some(Debt::reconcile(why));
         }
+        let mut gap = None;
         if self.owed.is_none() {
+            gap = self.gap(&complete).await?;
             complete = Changes::default(); // the tables show it already
         }
         for input in tail {
@@ -170,15 +212,26 @@ impl<'a> Pipeline<'a> {
                 return Err(asked_to_end());
             }
         }
+        self.owed = self.owed.take().or(gap); // the loop settles it first of all
         self.options.metrics.well();
         let held = self.standing.record_count();
         self.options.metrics.cases_held.store(held, Relaxed);
         Ok(())
     }
 
+    /// Whether a table is gone or empty that should not be.
+    async fn gap(&mut self, complete: &Changes) -> Result<Option<Debt>> {
+        match self.sink.gap(complete).await {
+            Ok(found) => Ok(found.map(Debt::reconcile)),
+            Err(error) if error.kind().may_pass() => Ok(None), // the next epoch will see
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the records that are visible are all that the tables could show.
     pub(super) fn may_settle(&self) -> bool {
-        self.standing.today().is_some() && (!self.is_behind || self.standing.all_released())
+        self.standing.today().is_some()
+            && (!self.is_behind || self.standing.all_read(&self.caught_up))
     }
 
     /// Runs an epoch that is in the log already. False when a stop came before it could be committed.
@@ -205,6 +258,7 @@ impl<'a> Pipeline<'a> {
             schema: Arc::clone(self.plan.schema()),
             interner: self.interner.clone(),
             key: self.config.pseudonym_key.clone(),
+            erased: self.erasing.erased.clone(),
             once: self.options.once,
             events: sender,
             stop: self.stop_sources.subscribe(),

@@ -39,11 +39,15 @@ pub async fn verify(config: &Config) -> Result<Verified> {
     let mut sink = Sink::open(config.sink.clone(), bare.catalog()).await?;
     let position = sink.position().await?.ok_or_else(|| {
         Error::new(Kind::DataDiffers, "comparing the tables: nothing was committed to them yet")
+            .advise("`tonle run` fills them")
     })?;
     let state = State::read_only(&config.state)?;
     if state.pipeline_id()?.map(|id| id.0) != position.pipeline {
         let what = "comparing the tables: they were written from another state directory";
-        return Err(Error::new(Kind::DataDiffers, what));
+        return Err(Error::new(Kind::DataDiffers, what).advise(
+            "name the state directory and the database of one pipeline; where they are, `tonle run` \
+             reads every instance and reconciles them",
+        ));
     }
     let schema = schema_of(&config.definition);
     let restored = state.restore(Some(position.epoch), &schema)?;

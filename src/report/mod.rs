@@ -37,6 +37,12 @@ pub enum Event<'a> {
     Restored { epoch: Epoch, records: u64, took: Duration },
     /// Something in the state directory was not as it should be, and is now.
     StateMended { why: &'a str },
+    /// A table that is the same for every pack was gone and is there again.
+    TableMended { table: &'a str, is_lost: bool },
+    /// Records leave for good, because somebody asked for it.
+    RecordsErased { count: usize },
+    /// The tables may show more than the state knows: they are left alone until every instance was read.
+    ComparisonWaits { why: &'a str },
     /// The tables did not agree with the state and were corrected.
     Reconciled { why: &'a str, rows: u64, took: Duration },
     /// The pack asks for fields that were never read: every instance is read again from the beginning.
@@ -89,6 +95,16 @@ pub fn emit(event: &Event<'_>) {
         }
         Event::Rewound { fields } => info!(fields, "reads everything again for new fields"),
         Event::StateMended { why } => warn!(why, "mended the state"),
+        Event::TableMended { table, is_lost: false } => {
+            warn!(table, "made a table anew that was gone");
+        }
+        Event::TableMended { table, is_lost: true } => {
+            warn!(table, "made a table anew that was gone; its rows can only come from a backup");
+        }
+        Event::RecordsErased { count } => info!(count, "erasing records"),
+        Event::ComparisonWaits { why } => {
+            warn!(why, "leaving the tables alone until every instance was read");
+        }
         Event::Reconciled { why, rows, took } => {
             info!(why, rows, took_ms = ms(*took), "reconciled the tables with the state");
         }
@@ -299,6 +315,10 @@ mod tests {
             Event::Restored { epoch, records, took },
             Event::StateMended { why: "the end was cut" },
             Event::Rewound { fields: "age, sex" },
+            Event::TableMended { table: "sync_status", is_lost: false },
+            Event::TableMended { table: "changes", is_lost: true },
+            Event::ComparisonWaits { why: "the state was deleted" },
+            Event::RecordsErased { count: 2 },
             Event::Reconciled { why: "the state was deleted", rows, took },
             Event::FirstLoadFinished { instance, cases, took },
             Event::EpochWritten { epoch, cases, rows, took },

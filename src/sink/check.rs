@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use super::connection::{connect, failed};
 use super::identifier::Identifier;
 use super::layout::Layout;
-use super::tables::{FIXED, LATER, VALUES};
+use super::tables::{ERASED, FIXED, LATER, VALUES};
 use super::{Settings, schema, schema_name};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::Catalog;
@@ -64,7 +64,7 @@ pub async fn check(settings: &Settings, catalog: &Catalog) -> Result<Check> {
     }
     let schema_exists = schema::exists(&client, &name).await?;
     rights(&client, &name, schema_exists).await?;
-    let fixed = FIXED.iter().chain(LATER);
+    let fixed = FIXED.iter().chain(LATER).chain([&ERASED]);
     let mut tables: Vec<_> = fixed.map(|table| table.name.to_owned()).collect();
     tables.push(VALUES.to_owned());
     tables.extend(layout.extracts.iter().map(|extract| extract.table.name().to_owned()));

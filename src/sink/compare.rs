@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Row};
 
 use super::cell_key::CellKeys;
 use super::connection::{RECONCILE_STATEMENT_MS_MAX, failed};
+use super::identifier::literal;
 use super::layout::{ExtractLayout, Layout};
 use super::rows::{NamedCell, median};
 use crate::error::{Error, Result};
@@ -122,6 +123,12 @@ pub(super) async fn against(
     found: &mut Comparison,
     with_examples: bool,
 ) -> Result<Expected> {
+    let there = format!("SELECT to_regclass({}) IS NOT NULL", literal(target));
+    let there = client.query_one(&there, &[]).await.map_err(failed(DOING))?;
+    if !there.get::<_, bool>(0) {
+        found.missing += expected.len() as u64; // the table is gone
+        return Ok(expected);
+    }
     let texts: String = columns[1..].iter().map(|(name, _)| format!(", {name}::text")).collect();
     let sql = format!("SELECT uuid_send({}){texts} FROM {target}", columns[0].0);
     let none: [&(dyn ToSql + Sync); 0] = [];

@@ -24,7 +24,7 @@ pub(super) fn labels_and_views(schema: &Identifier, _: bool) -> String {
 }
 
 /// The columns of step 1, then one more: a view that hangs on this one stays.
-fn data_dictionary(schema: &Identifier) -> String {
+pub(super) fn data_dictionary(schema: &Identifier) -> String {
     let name = literal(&schema.to_string());
     let columns = &[
         ("entry", "", "table, view, column, indicator or option"),

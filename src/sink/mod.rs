@@ -11,12 +11,14 @@ mod compare;
 mod connection;
 mod describe;
 mod encode;
+mod erased;
 mod freeze;
 mod headline;
 mod identifier;
 mod labels;
 mod layout;
 pub mod look;
+mod mend;
 mod owned;
 mod reconcile;
 mod request;
@@ -53,12 +55,10 @@ pub use self::address::{Address, Protection};
 pub use self::check::{Check, MAJOR_VERSION_MAX, MAJOR_VERSION_MIN, check};
 pub use self::compare::Comparison;
 pub use self::describe::InstanceStatus;
+pub use self::erased::Erasure;
 pub use self::freeze::{Frozen, freeze, frozen};
 pub use self::headline::{Headline, headlines};
 pub use self::reconcile::ReconcileCounts;
-
-/// How often taking over is tried again because another run did so at the same moment.
-const TAKE_OVER_ATTEMPTS_MAX: u32 = 10;
 
 /// One run of the program, from start to end; the newest run that took over may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Sink {
         let schema = schema_name(&settings)?;
         let layout = Layout::new(&schema, catalog)?;
         let mut client = connection::connect(&settings.address).await?;
-        schema::migrate(&mut client, &schema).await?;
+        mend::tell(&schema::migrate(&mut client, &schema).await?);
         let keys = CellKeys::new(catalog);
         Ok(Self {
             settings,
@@ -220,52 +220,6 @@ impl Sink {
         let pipeline = pipeline.and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);
         let (epoch, run) = (owned.epoch, owned.run);
         Ok(Some(Position { epoch, fingerprint, run, pipeline, pack: row.get(0) }))
-    }
-
-    /// Makes `run` the one that may write, and returns what the tables hold. From here on every other run
-    /// fails at its next epoch. `pipeline` names the state directory of the run; the tables bear its name from the
-    /// first commit that makes them wholly its own: the first epoch into empty tables, or a reconcile.
-    ///
-    /// # Errors
-    /// Whatever Postgres answers.
-    pub async fn take_over(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
-        for _ in 0..TAKE_OVER_ATTEMPTS_MAX {
-            self.reconnect().await?;
-            let before = read_pipeline(&self.client, &self.schema).await?;
-            if self.claim(run, pipeline, before.map_or(run, |row| row.run)).await? {
-                return self.position().await;
-            }
-        }
-        Err(Error::new(Kind::Temporary, "taking over the tables: others did so all the time"))
-    }
-
-    /// The same for a run that took over before, with another connection: never from a run that came later.
-    ///
-    /// # Errors
-    /// Config when another run has taken over, else whatever Postgres answers.
-    pub async fn keep(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
-        self.reconnect().await?;
-        if self.claim(run, pipeline, run).await? { self.position().await } else { Err(replaced()) }
-    }
-
-    /// Makes `run` the one that may write if none or `before` is it so far. Postgres may get to the statement
-    /// of a program when that is long dead: then it must not take the tables from the one that came after.
-    async fn claim(&mut self, run: RunId, pipeline: u128, before: RunId) -> Result<bool> {
-        let schema = &self.schema;
-        let sql = format!(
-            "INSERT INTO {schema}.tonle_pipeline AS p (run_id) VALUES ($1)
-             ON CONFLICT (only_row) DO UPDATE SET run_id = $1, written_at = now()
-                                        WHERE p.run_id = $2"
-        );
-        let (after, before) = (Uuid(run.to_bytes()), Uuid(before.to_bytes()));
-        let doing = failed("taking over the tables");
-        let claimed = self.client.execute(&sql, &[&after, &before]).await.map_err(&doing)?;
-        if claimed == 0 {
-            return Ok(false);
-        }
-        let row = read_pipeline(&self.client, &self.schema).await?;
-        self.owned = row.filter(|row| row.run == run).map(|row| Owned { pipeline, ..row });
-        Ok(self.owned.is_some())
     }
 
     /// Whether the tables have the columns of this catalog, so that epochs can be written without a reconcile.

@@ -2,13 +2,17 @@
 
 use tokio_postgres::Client;
 
-use super::RunId;
 use super::connection::failed;
+use super::encode::Uuid;
 use super::identifier::Identifier;
 use super::layout::Layout;
-use crate::error::{Error, Result};
+use super::{Position, RunId, Sink, replaced};
+use crate::error::{Error, Kind, Result};
 use crate::indicator::Fingerprint;
 use crate::model::Epoch;
+
+/// How often taking over is tried again because another run did so at the same moment.
+const TAKE_OVER_ATTEMPTS_MAX: u32 = 10;
 
 /// What the tables hold, and the run that may write to them.
 #[derive(Clone, Copy, Debug)]
@@ -55,4 +59,52 @@ pub(super) async fn read_pipeline(client: &Client, schema: &Identifier) -> Resul
         epoch: Epoch(epoch.cast_unsigned()),
         fingerprint,
     }))
+}
+
+impl Sink {
+    /// Makes `run` the one that may write, and returns what the tables hold. From here on every other run
+    /// fails at its next epoch. `pipeline` names the state directory of the run; the tables bear its name from the
+    /// first commit that makes them wholly its own: the first epoch into empty tables, or a reconcile.
+    ///
+    /// # Errors
+    /// Whatever Postgres answers.
+    pub async fn take_over(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
+        for _ in 0..TAKE_OVER_ATTEMPTS_MAX {
+            self.reconnect().await?;
+            let before = read_pipeline(&self.client, &self.schema).await?;
+            if self.claim(run, pipeline, before.map_or(run, |row| row.run)).await? {
+                return self.position().await;
+            }
+        }
+        Err(Error::new(Kind::Temporary, "taking over the tables: others did so all the time"))
+    }
+
+    /// The same for a run that took over before, with another connection: never from a run that came later.
+    ///
+    /// # Errors
+    /// Config when another run has taken over, else whatever Postgres answers.
+    pub async fn keep(&mut self, run: RunId, pipeline: u128) -> Result<Option<Position>> {
+        self.reconnect().await?;
+        if self.claim(run, pipeline, run).await? { self.position().await } else { Err(replaced()) }
+    }
+
+    /// Makes `run` the one that may write if none or `before` is it so far. Postgres may get to the statement
+    /// of a program when that is long dead: then it must not take the tables from the one that came after.
+    async fn claim(&mut self, run: RunId, pipeline: u128, before: RunId) -> Result<bool> {
+        let schema = &self.schema;
+        let sql = format!(
+            "INSERT INTO {schema}.tonle_pipeline AS p (run_id) VALUES ($1)
+             ON CONFLICT (only_row) DO UPDATE SET run_id = $1, written_at = now()
+                                        WHERE p.run_id = $2"
+        );
+        let (after, before) = (Uuid(run.to_bytes()), Uuid(before.to_bytes()));
+        let doing = failed("taking over the tables");
+        let claimed = self.client.execute(&sql, &[&after, &before]).await.map_err(&doing)?;
+        if claimed == 0 {
+            return Ok(false);
+        }
+        let row = read_pipeline(&self.client, &self.schema).await?;
+        self.owned = row.filter(|row| row.run == run).map(|row| Owned { pipeline, ..row });
+        Ok(self.owned.is_some())
+    }
 }

@@ -11,9 +11,11 @@ use super::connection::failed;
 use super::identifier::{Identifier, literal};
 use super::labels::labels_and_views;
 use super::layout::{ExtractLayout, Layout, sql_type};
+use super::mend::{self, Mended};
 use super::step_two::{beside_values, step_two};
 use super::tables::{
-    ColumnDef, EPOCH, FIXED, TableDef, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
+    ColumnDef, EPOCH, ERASED, FIXED, TableDef, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD,
+    VALUES_TAIL,
 };
 use super::views;
 use crate::error::{Error, Result};
@@ -25,6 +27,9 @@ const MIGRATION_LOCK: i64 = 0x746f_6e6c_6500;
 /// Free space in each page of a table whose rows are updated in place, in percent of the page.
 const FILLFACTOR: u8 = 80;
 
+/// What the key column of a table of anonymized rows is said to be; no other column is.
+pub(super) const EXTRACT_KEY_COMMENT: &str = "Pseudonym; it says nothing about the child";
+
 /// A versioned step; it makes the SQL for one schema, and is told whether the values of a pack are in it already.
 type Step = (i32, &'static str, fn(&Identifier, bool) -> String);
 
@@ -34,13 +39,14 @@ const STEPS: &[Step] = &[
     (2, "medians, revisions, provisional and frozen figures", step_two),
     (3, "labels and wide views", labels_and_views),
     (4, "what the tables follow, and backfills", following),
+    (5, "erased records", erased),
 ];
 
-/// Runs the steps that are missing, all in one transaction.
+/// Runs the steps that are missing and puts back what was dropped, all in one transaction; gives the latter.
 ///
 /// # Errors
 /// Permission when the role may not create, DataDiffers when the tables were made by a newer version.
-pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<()> {
+pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<Vec<Mended>> {
     let fail = failed("making the tables");
     let transaction = client.transaction().await.map_err(&fail)?;
     transaction
@@ -61,6 +67,10 @@ pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<
     transaction.batch_execute(&ledger).await.map_err(&fail)?;
     let newest = format!("SELECT coalesce(max(version), 0) FROM {schema}.tonle_migrations");
     let done: i32 = transaction.query_one(&newest, &[]).await.map_err(&fail)?.get(0);
+    let done = match done {
+        0 => mend::version_found(&transaction, schema).await?,
+        done => done,
+    };
     let known = STEPS.last().map_or(0, |step| step.0);
     if done > known {
         return Err(Error::new(
@@ -71,14 +81,21 @@ pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<
     }
     let values = Identifier::new(VALUES)?;
     let has_values = !columns_of(&transaction, schema, &values).await?.is_empty();
-    for (version, name, sql) in STEPS.iter().filter(|step| step.0 > done) {
-        let sql = sql(schema, has_values);
-        let noted =
-            format!("INSERT INTO {schema}.tonle_migrations (version, name) VALUES ($1, $2)");
-        transaction.batch_execute(&sql).await.map_err(&fail)?;
-        transaction.execute(&noted, &[version, name]).await.map_err(&fail)?;
+    let noted = format!(
+        "INSERT INTO {schema}.tonle_migrations (version, name) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+    );
+    for (version, name, sql) in STEPS {
+        if *version > done {
+            let sql = sql(schema, has_values);
+            transaction.batch_execute(&sql).await.map_err(&fail)?;
+        }
+        if *version > done || done == known {
+            transaction.execute(&noted, &[version, name]).await.map_err(&fail)?;
+        }
     }
-    transaction.commit().await.map_err(&fail)
+    let mended = mend::mend(&transaction, schema).await?;
+    transaction.commit().await.map_err(&fail)?;
+    Ok(mended)
 }
 
 /// Whether the schema is there.
@@ -212,7 +229,7 @@ async fn extract_table(
     }
     comment_table(sql, schema, table, &extract.comment);
     comments(sql, schema, table, [EPOCH, UPDATED_AT].into_iter());
-    comment_column(sql, schema, table, key, "Pseudonym; it says nothing about the child");
+    comment_column(sql, schema, table, key, EXTRACT_KEY_COMMENT);
     let own = [key.name(), EPOCH.0, UPDATED_AT.0];
     let kept = if is_ours { there.as_slice() } else { &[] };
     for (name, there_type) in kept.iter().filter(|(name, _)| !own.contains(&name.as_str())) {
@@ -261,6 +278,14 @@ pub(super) fn fixed_tables(sql: &mut String, schema: &Identifier, tables: &[Tabl
 fn first_tables(schema: &Identifier, _: bool) -> String {
     let mut sql = String::new();
     fixed_tables(&mut sql, schema, FIXED);
+    sql.push_str(&must_equal(schema));
+    sql.push_str(&data_dictionary(schema));
+    sql
+}
+
+/// The check that aborts a transaction.
+pub(super) fn must_equal(schema: &Identifier) -> String {
+    let mut sql = String::new();
     put(
         &mut sql,
         format_args!(
@@ -278,12 +303,23 @@ fn first_tables(schema: &Identifier, _: bool) -> String {
              'Internal: ends a transaction that did not find exactly the rows it was to change';"
         ),
     );
-    sql.push_str(&data_dictionary(schema));
     sql
 }
 
 /// Step 4: what the tables follow in three parts, so that it can be told which of them changed; backfills.
 fn following(schema: &Identifier, _: bool) -> String {
+    [following_pipeline(schema), following_status(schema)].concat()
+}
+
+/// Step 5: what stays of erased records.
+fn erased(schema: &Identifier, _: bool) -> String {
+    let mut sql = String::new();
+    create(&mut sql, schema, &ERASED);
+    sql
+}
+
+/// The part of step 4 that concerns the row of the fence.
+pub(super) fn following_pipeline(schema: &Identifier) -> String {
     let pipeline = format!("{schema}.tonle_pipeline");
     format!(
         "ALTER TABLE {pipeline} ADD COLUMN instances_fingerprint bigint,
@@ -293,7 +329,14 @@ fn following(schema: &Identifier, _: bool) -> String {
              'The same of the instances and what their option ids mean';
          COMMENT ON COLUMN {pipeline}.places_fingerprint IS 'The same of the places';
          COMMENT ON COLUMN {pipeline}.agencies_fingerprint IS 'The same of the agencies that were met';
-         ALTER TABLE {schema}.sync_status ADD COLUMN backfill text;
+        "
+    )
+}
+
+/// The part of step 4 that concerns the status of the instances.
+pub(super) fn following_status(schema: &Identifier) -> String {
+    format!(
+        "ALTER TABLE {schema}.sync_status ADD COLUMN backfill text;
          COMMENT ON COLUMN {schema}.sync_status.backfill IS
              'Fields for which every case is being read again, because a changed pack asks for them; else empty';"
     )

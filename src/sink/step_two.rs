@@ -70,12 +70,24 @@ pub(super) fn step_two(schema: &Identifier, has_values: bool) -> String {
 /// A later step that adds a column to the values must make the view anew, or it would take that for a dimension.
 pub(super) fn beside_values(schema: &Identifier) -> String {
     let mut sql = String::new();
+    put(
+        &mut sql,
+        format_args!(
+            "CREATE INDEX ON {schema}.{VALUES} (period_type, period_start) WHERE provisional;"
+        ),
+    );
+    sql.push_str(&differences_view(schema));
+    sql
+}
+
+/// The view of differences.
+pub(super) fn differences_view(schema: &Identifier) -> String {
+    let mut sql = String::new();
     let dimensions = dimensions("v");
     put(
         &mut sql,
         format_args!(
-            "CREATE INDEX ON {schema}.{VALUES} (period_type, period_start) WHERE provisional;
-         CREATE VIEW {schema}.{FROZEN_DIFFERENCES} AS
+            "CREATE VIEW {schema}.{FROZEN_DIFFERENCES} AS
          SELECT f.period, f.frozen_at,
                 CASE WHEN v.cell IS NULL THEN 'left' ELSE 'changed' END AS difference,
                 f.cell, f.indicator, f.instance, f.period_type, f.period_start, f.dimensions,

@@ -301,6 +301,18 @@ pub(super) const MADE: TableDef = TableDef {
     constraint: None,
 };
 
+/// What stays of erased records; of schema version 5.
+pub(super) const ERASED: TableDef = TableDef {
+    name: "tonle_erased",
+    comment: "Internal: keyed tombstones of erased records, which keep them from coming back; none tells a record",
+    columns: &[
+        ("tombstone", "uuid PRIMARY KEY", "Made of the record's pseudonym with the pseudonym key"),
+        ("asked_at", "timestamptz NOT NULL DEFAULT now()", "When the erasure was asked for"),
+        ("done_at", "timestamptz", "When no table and no state file held the record; empty before"),
+    ],
+    constraint: None,
+};
+
 /// Columns that schema version 3 added to `indicators`.
 pub(super) const INDICATORS_3: &[ColumnDef] = &[
     (

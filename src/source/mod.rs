@@ -15,6 +15,7 @@ mod replay;
 mod client;
 mod paths;
 mod decode;
+mod erasure;
 mod given;
 mod reader;
 mod value;
@@ -49,6 +50,7 @@ use crate::model::{Batch, Code, Cursor, Instant, Interner, Location, RecordKey, 
 
 pub use asserted::labels_of;
 pub use defaults::defaults;
+pub use erasure::Erased;
 pub use given::{Given, given_places};
 pub use labels::FieldLabels;
 pub use managed::{ReportCell, ReportQuery, ReportReader, ReportValue};
@@ -121,6 +123,8 @@ pub struct Shared {
     pub interner: Interner,
     /// The key of all pseudonyms.
     pub key: Secret,
+    /// Records that must not come back.
+    pub erased: Erased,
     /// Whether a source ends when it is caught up.
     pub once: bool,
     /// Where events go. Bounded, so that a slow reader slows the sources.
@@ -153,7 +157,7 @@ pub fn key_check(key: &Secret) -> Result<u128> {
 pub fn start(settings: Settings, resume: Resume, shared: &Shared) -> Result<JoinHandle<()>> {
     let decoder = shared.decoder(&settings)?;
     let instance = decoder.instance();
-    let outlet = Outlet::new(shared.events.clone(), shared.stop.clone());
+    let outlet = Outlet::new(shared.events.clone(), shared.stop.clone(), shared.erased.clone());
     let (once, poll_interval) = (shared.once, settings.poll_interval);
     let Resume { cursor, known } = resume;
     let mut reading = match settings.kind {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::Event;
+use super::{Erased, Event};
 use crate::error::Error;
 
 /// Why a source ends.
@@ -27,15 +27,23 @@ impl From<Error> for Halt {
 pub(super) struct Outlet {
     events: mpsc::Sender<Event>,
     stop: watch::Receiver<bool>,
+    erased: Erased,
 }
 
 impl Outlet {
-    pub(super) fn new(events: mpsc::Sender<Event>, stop: watch::Receiver<bool>) -> Self {
-        Self { events, stop }
+    pub(super) fn new(
+        events: mpsc::Sender<Event>,
+        stop: watch::Receiver<bool>,
+        erased: Erased,
+    ) -> Self {
+        Self { events, stop, erased }
     }
 
-    /// Hands an event on, waiting while the channel is full.
-    pub(super) async fn send(&mut self, event: Event) -> Result<(), Halt> {
+    /// Hands an event on, waiting while the channel is full. Erased records stay behind.
+    pub(super) async fn send(&mut self, mut event: Event) -> Result<(), Halt> {
+        if let Event::Batch(batch) = &mut event {
+            self.erased.sieve(&mut batch.changes);
+        }
         let events = self.events.clone();
         self.until_stop(events.send(event)).await?.map_err(|_| Halt::Stopped)
     }

@@ -241,13 +241,18 @@ impl<'de> Visitor<'de> for RecordSeed<'_> {
 
 /// The pseudonym of a UUID; of nothing else, so that free text never becomes a key.
 fn case_key(id: &str, plan: &Plan) -> Option<RecordKey> {
+    lower_uuid(id).map(|id| plan.records.key([&id[..]]))
+}
+
+/// A UUID in lower case, as keys are made of it.
+pub(super) fn lower_uuid(id: &str) -> Option<[u8; 36]> {
     let mut lower: [u8; 36] = id.as_bytes().try_into().ok()?;
     lower.make_ascii_lowercase();
     let shaped = lower.iter().enumerate().all(|(index, byte)| match index {
         8 | 13 | 18 | 23 => *byte == b'-',
         _ => byte.is_ascii_hexdigit(),
     });
-    shaped.then(|| plan.records.key([&lower[..]]))
+    shaped.then_some(lower)
 }
 
 /// Reads a key and says what it means, without copying it.

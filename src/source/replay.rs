@@ -343,6 +343,7 @@ mod tests {
             schema: schema(),
             interner: Interner::default(),
             key: Secret::new("a key for tests only"),
+            erased: super::super::Erased::new(&Secret::new("a key for tests only"), []).unwrap(),
             once,
             events: sender,
             stop: stopped,

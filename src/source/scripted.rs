@@ -150,7 +150,7 @@ async fn stage_of(
     };
     let (sender, events) = mpsc::channel(1_000);
     let (stop, stopped) = watch::channel(false);
-    let outlet = Outlet::new(sender, stopped);
+    let outlet = Outlet::new(sender, stopped, nothing_erased());
     let resume = Resume::default();
     let mut poll =
         Poll::new(settings.clone(), decoder, record_type, resume.cursor, resume.known, outlet)
@@ -499,7 +499,7 @@ async fn known_cases_are_not_handed_on_after_a_restart() {
         RecordType::Case,
         cursor,
         known.collect(),
-        Outlet::new(sender, stopped),
+        Outlet::new(sender, stopped, nothing_erased()),
     )
     .unwrap();
     poll.once = true;
@@ -686,6 +686,7 @@ async fn a_started_source_ends_when_it_is_told_to() {
         schema: schema(),
         interner: Interner::default(),
         key: Secret::new("a key for tests only"),
+        erased: nothing_erased(),
         once: false,
         events: sender,
         stop: stopped,
@@ -734,4 +735,8 @@ async fn nothing_that_is_said_names_a_child() {
     assert!(text.contains("500") && outcome.keys().len() == 317);
     assert!(names.iter().all(|name| !text.contains(name)));
     assert!(!text.contains(PASSWORD));
+}
+
+fn nothing_erased() -> super::Erased {
+    super::Erased::new(&Secret::new("a key for tests only"), []).unwrap()
 }

@@ -113,6 +113,11 @@ impl Directory {
         self.path.join(name)
     }
 
+    /// How its files are reached and opened.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// The keys of its files.
     pub(super) fn keys(&self) -> &Keys {
         &self.access.keys
@@ -223,7 +228,8 @@ impl Directory {
         read.map_err(|e| failed(format!("reading {}", path.display()), e))
     }
 
-    fn set_note(&self, name: &str, text: &str) -> Result<()> {
+    /// Keeps a short text under a name, whole and on disk.
+    pub(super) fn set_note(&self, name: &str, text: &str) -> Result<()> {
         let file = self.create(name)?;
         let written = file.write_all(format!("{text}\n").as_bytes());
         written.map_err(|e| failed(format!("writing {}", file.path().display()), e))?;

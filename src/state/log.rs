@@ -98,6 +98,11 @@ impl Log {
         }
     }
 
+    /// The last epoch that was appended, or before which the log was opened.
+    pub(super) fn last(&self) -> Epoch {
+        self.last
+    }
+
     /// The dictionary entries that are in the log.
     pub(super) fn entry_count(&self) -> usize {
         self.entry_count

@@ -11,9 +11,12 @@
 //! [`State::commit`] wants the sink's [`Durable`].
 
 mod beginning;
+mod bundle;
+mod compact;
 mod decoders;
 mod directory;
 mod disk;
+mod erased;
 mod format;
 mod frame;
 #[doc(hidden)]
@@ -24,6 +27,7 @@ mod recovery;
 mod seal;
 mod segment;
 mod settings;
+mod show;
 mod snapshot;
 mod translation;
 mod view;
@@ -43,12 +47,15 @@ use directory::{Directory, Listing, segment_name, snapshot_name};
 use log::Log;
 use recovery::Recovered;
 
+pub use bundle::{Exported, import};
+pub use compact::COMPACTION_AGE_MAX;
 #[doc(hidden)]
 pub use disk::{Faults, Operation};
 pub use log::Pending;
 pub use recovery::{Agreement, Restored};
 pub use seal::{KEY_BYTES, PREVIOUS_KEYS_MAX, StateKey};
 pub use settings::Settings;
+pub use show::{FileShown, Shown};
 pub use snapshot::SnapshotContent;
 pub use view::StateView;
 
@@ -89,6 +96,8 @@ pub struct State {
     settings: Settings,
     directory: Arc<Directory>,
     pipeline: PipelineId,
+    /// When it was compacted last, in milliseconds since 1970, once that was read.
+    compacted: Option<u64>,
     /// Set by `restore`.
     writing: Option<Writing>,
 }
@@ -114,6 +123,8 @@ struct Writing {
     stale: BTreeSet<String>,
     /// Whether the last snapshot failed: then only a longer log asks for the next one.
     failed: bool,
+    /// When the compaction was begun that the snapshot being written is of.
+    compacting: Option<u64>,
 }
 
 /// A snapshot being written.
@@ -139,6 +150,7 @@ impl State {
             settings: settings.clone(),
             directory: Arc::new(directory),
             pipeline: PipelineId(pipeline),
+            compacted: None,
             writing: None,
         })
     }
@@ -229,6 +241,7 @@ impl State {
             background: None,
             stale,
             failed: false,
+            compacting: None,
         });
         Ok(restored)
     }
@@ -321,9 +334,15 @@ impl State {
         writing.log.roll()?;
         (writing.log_bytes_then, writing.older_log_bytes) = (writing.log.bytes(), 0);
         let (schema, entry_count) = (writing.schema.clone(), writing.log.entry_count());
+        let is_alone = writing.compacting.is_some();
         let (sender, done) = sync_channel(1);
         let thread = std::thread::spawn(move || {
-            let written = snapshot::write(&directory, pipeline, &schema, content, entry_count);
+            let mut written = snapshot::write(&directory, pipeline, &schema, content, entry_count);
+            if is_alone && written.is_ok() {
+                // What it stands for goes: it must be readable.
+                let read = snapshot::read(&directory, epoch, pipeline, &schema);
+                written = read.and(written);
+            }
             sender.send(written).ok();
         });
         writing.background = Some(Background { epoch, done, thread });
@@ -345,15 +364,23 @@ impl State {
         let Background { epoch, thread, .. } = writing.background.take()?;
         thread.join().ok();
         writing.failed = outcome.is_err();
-        Some(outcome.and_then(|bytes| {
+        let compacting = writing.compacting.take();
+        let finished = outcome.and_then(|bytes| {
             let written = SnapshotWritten { epoch, bytes };
             writing.newest = Some(written);
             writing.files.snapshots.retain(|other| *other != epoch);
             writing.files.snapshots.push(epoch);
             writing.stale.remove(&snapshot_name(epoch));
-            writing.prune(&directory)?;
+            match compacting {
+                Some(began) => writing.keep_only(&directory, epoch, began)?,
+                None => writing.prune(&directory)?,
+            }
             Ok(written)
-        }))
+        });
+        if let (Ok(_), Some(began)) = (&finished, compacting) {
+            self.compacted_at(began);
+        }
+        Some(finished)
     }
 
     fn writing(&mut self, doing: &str) -> Result<&mut Writing> {
@@ -368,34 +395,6 @@ impl Drop for State {
         if let Some(background) = self.writing.as_mut().and_then(|w| w.background.take()) {
             background.thread.join().ok();
         }
-    }
-}
-
-impl Writing {
-    /// Removes all but the two newest snapshots, and the segments that the older one of them
-    /// covers.
-    fn prune(&mut self, directory: &Directory) -> Result<()> {
-        let kept = self.files.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
-        if self.files.snapshots.len() < SNAPSHOTS_KEPT {
-            return Ok(());
-        }
-        for epoch in directory.list()?.snapshots {
-            if !self.files.snapshots[kept..].contains(&epoch) {
-                directory.remove(&snapshot_name(epoch))?;
-                self.stale.remove(&snapshot_name(epoch));
-            }
-        }
-        self.files.snapshots.drain(..kept);
-        let needed_after = self.files.snapshots[0].min(self.committed);
-        // All epochs of a segment are older than the first one of the next.
-        while let [oldest, next, ..] = self.files.segments[..]
-            && next <= needed_after.next()
-        {
-            directory.remove(&segment_name(oldest))?;
-            self.stale.remove(&segment_name(oldest));
-            self.files.segments.remove(0);
-        }
-        Ok(())
     }
 }
 

@@ -61,6 +61,9 @@ pub struct Restored {
     pub last: Epoch,
     /// Whether the tables can be trusted to show `base`.
     pub agreement: Agreement,
+    /// Whether the tables once showed a later epoch of this state than they do now: then they hold nothing that it
+    /// does not know.
+    pub is_ahead: bool,
     /// Whether the newest file was written with another schema. The first epoch that is appended
     /// makes the schema asked for the one of the state, so it has to carry the cursors of whatever
     /// is fetched again.
@@ -111,8 +114,11 @@ pub(super) fn recover(
         too_new = true;
         fold = files.fold(Start { stored, too_new }, published)?;
     }
+    // Only what the tables show becomes a snapshot.
+    let is_ahead = too_new && published.is_some_and(|published| published < fold.stored.epoch);
     let agreement = fold.agreement(published, too_new);
     let mut recovered = fold.finish(agreement, schema, snapshots.warnings);
+    recovered.restored.is_ahead = is_ahead;
     recovered.unusable = snapshots.unusable;
     Ok(recovered)
 }
@@ -346,7 +352,8 @@ impl Fold {
             tail: Vec::new(),
             last: stored.epoch,
             schema: Some(stored.schema.take().unwrap_or_else(|| schema.clone())),
-            entry_count: 0,
+            // A compacted state may have no log.
+            entry_count: stored.dictionary.entry_count(),
             log_bytes: 0,
             end: None,
             warnings: Vec::new(),
@@ -423,6 +430,7 @@ impl Fold {
             tail: self.tail,
             last: self.last,
             agreement,
+            is_ahead: false,
             schema_changed: newest != schema,
             new_fields: translation::new_fields(newest, schema),
             warnings: warnings.into_iter().chain(self.warnings).collect(),

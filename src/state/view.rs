@@ -10,12 +10,12 @@ use super::recovery::{self, Recovered};
 use super::{PipelineId, Restored, Settings, State};
 
 /// How often a view reads again when files change under it, and how long it waits before.
-const VIEW_ATTEMPTS_MAX: u32 = 10;
-const VIEW_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const VIEW_ATTEMPTS_MAX: u32 = 10;
+pub(super) const VIEW_PAUSE: Duration = Duration::from_millis(50);
 
 /// The state of a pipeline that may be running, to be looked at: nothing is locked or written.
 pub struct StateView {
-    directory: Directory,
+    pub(super) directory: Directory,
 }
 
 impl State {

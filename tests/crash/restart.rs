@@ -257,7 +257,7 @@ pub(super) fn dump(program: &Program) -> String {
     kept.flat_map(|line| [line, "\n"]).collect()
 }
 
-fn load(program: &Program, sql: &str) {
+pub(super) fn load(program: &Program, sql: &str) {
     let mut client = program.client("psql");
     client.args(["-Xq", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = client.spawn().unwrap();

@@ -73,6 +73,7 @@ pub(super) async fn read(config: &Config, settings: &Settings) -> Result<Held> {
         schema: Arc::clone(&schema),
         interner: interner.clone(),
         key: config.pseudonym_key.clone(),
+        erased: source::Erased::new(&config.pseudonym_key, [])?, // Primero's reports count them too
         once: true,
         events: sender,
         stop: stopped,

@@ -1,0 +1,252 @@
+//! Erasure: what was asked for leaves the tables with an epoch of its own, then the files of the state, and never
+//! comes back.
+//!
+//! Tombstones are kept twice, in the tables and beside the log: a backup of one of them that is older than an erasure
+//! is put right by the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant as Stopwatch};
+
+use super::{Debt, Meta, Pipeline};
+use crate::error::{Kind, Result};
+use crate::model::{
+    Arrival, Changes, Code, EpochInput, Reason, RecordChange, RecordKey, Tombstone,
+};
+use crate::report::{self, Event};
+use crate::sink::Sink;
+use crate::source::Erased;
+use crate::state::{Restored, State};
+
+/// How often the tables are asked whether an erasure was asked for.
+const ERASURES_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long after a compaction that failed the next one is tried.
+const COMPACTION_PAUSE: Duration = Duration::from_secs(60);
+
+/// Erasures under way.
+pub(super) struct Erasing {
+    /// What was erased, shared with the sources.
+    pub(super) erased: Erased,
+    /// Asked for and not done; the records are out of the tables.
+    due: Vec<Tombstone>,
+    /// Those of them that the compaction being written makes true.
+    compacting: Option<Vec<Tombstone>>,
+    /// Visible records that have to leave.
+    held: Vec<(Code, RecordKey)>,
+    looked: Option<Stopwatch>,
+    failed: Option<Stopwatch>,
+}
+
+impl Erasing {
+    /// Brings the tombstones of tables and state together, and takes out of what was restored whatever they name. With
+    /// `is_shown` the tables show the restored records: those leave with an epoch.
+    pub(super) async fn begin(
+        erased: Erased,
+        state: &mut State,
+        sink: &mut Sink,
+        restored: &mut Restored,
+        is_shown: bool,
+    ) -> Result<Self> {
+        let kept = state.erased()?;
+        let in_tables = sink.erasures().await?;
+        let told: BTreeSet<_> = in_tables.iter().map(|erasure| erasure.tombstone).collect();
+        let lost: Vec<_> = kept.difference(&told).copied().collect();
+        sink.keep_erasures(&lost).await?;
+        let all: BTreeSet<_> = kept.union(&told).copied().collect();
+        if all != kept {
+            state.keep_erased(&all)?;
+        }
+        erased.add(all.iter().copied());
+        let due = in_tables.iter().filter(|erasure| !erasure.is_done);
+        let due: Vec<_> = due.map(|erasure| erasure.tombstone).chain(lost).collect();
+        // When all were done, and both sides know of all, no record has to be looked at.
+        let is_new = all != kept || !due.is_empty();
+        let mut erasing =
+            Self { erased, due, compacting: None, held: Vec::new(), looked: None, failed: None };
+        if is_new && erasing.strip(restored, is_shown) {
+            // A record was there all the same: of which tombstone is not worth telling apart.
+            erasing.due = all.into_iter().collect();
+        }
+        Ok(erasing)
+    }
+
+    /// True when anything was there.
+    fn strip(&mut self, restored: &mut Restored, is_shown: bool) -> bool {
+        let mut found = false;
+        let mut is_erased = |key: RecordKey| {
+            let is_erased = self.erased.is_erased(key);
+            found |= is_erased;
+            is_erased
+        };
+        for changes in restored.deferred.values_mut() {
+            changes.retain(|change| !is_erased(change.key));
+        }
+        let tail = restored.tail.iter_mut().flat_map(|input| &mut input.arrivals);
+        for change in tail.flat_map(|arrival| &mut arrival.changes) {
+            if change.case.is_some() && is_erased(change.key) {
+                change.case = None;
+            }
+        }
+        let held = &mut self.held;
+        restored.records.retain(|(key, case)| {
+            let is_gone = is_erased(*key);
+            if is_gone && is_shown {
+                held.push((case.instance(), *key));
+            }
+            !is_gone || is_shown
+        });
+        found
+    }
+
+    /// How many visible records have to leave.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+impl Pipeline<'_> {
+    /// Looks whether erasures were asked for, and lets those records leave the tables. False when a stop came before
+    /// that could be committed.
+    pub(super) async fn keep_erasures(&mut self) -> Result<bool> {
+        let looked = self.erasing.looked.map_or(Duration::MAX, |looked| looked.elapsed());
+        if looked < ERASURES_LOOK_INTERVAL {
+            return Ok(true);
+        }
+        self.erasing.looked = Some(Stopwatch::now());
+        let due = match self.sink.erasures_due().await {
+            Ok(due) => due,
+            Err(error) if error.kind() == Kind::DataDiffers => {
+                self.owed.get_or_insert(Debt::reconcile(error.to_string()));
+                return Ok(true);
+            }
+            Err(error) if error.kind().may_pass() => return Ok(true), // it is asked again
+            Err(error) => return Err(error),
+        };
+        let is_new = due.iter().any(|tombstone| !self.erasing.erased.knows(*tombstone));
+        let is_again = due.iter().any(|tombstone| !self.erasing.due.contains(tombstone));
+        if is_new {
+            let mut all = self.state.erased()?;
+            all.extend(&due);
+            self.state.keep_erased(&all)?;
+            self.erasing.erased.add(due.iter().copied());
+        }
+        // What was found at the start stays due, whatever the tables say of it.
+        let known = &mut self.erasing.due;
+        due.into_iter().for_each(|tombstone| {
+            if !known.contains(&tombstone) {
+                known.push(tombstone);
+            }
+        });
+        if is_again {
+            self.find_erased()?;
+        }
+        self.retract().await
+    }
+
+    /// Finds what is held of erased records; what nobody sees yet goes at once.
+    fn find_erased(&mut self) -> Result<()> {
+        let erased = self.erasing.erased.clone();
+        self.standing.forget(|key| erased.is_erased(key));
+        let records = self.dataflow.records()?;
+        let found = records.iter().filter(|(key, _)| erased.is_erased(*key));
+        self.erasing.held = found.map(|(key, case)| (case.instance(), *key)).collect();
+        Ok(())
+    }
+
+    /// Lets erased records leave the tables, with an epoch of their own.
+    pub(super) async fn retract(&mut self) -> Result<bool> {
+        let held = std::mem::take(&mut self.erasing.held);
+        if held.is_empty() {
+            return Ok(true);
+        }
+        report::emit(&Event::RecordsErased { count: held.len() });
+        let mut leaving: BTreeMap<Code, Vec<RecordChange>> = BTreeMap::new();
+        for (instance, key) in held {
+            leaving.entry(instance).or_default().push(RecordChange { key, case: None });
+        }
+        let arrivals = leaving.into_iter().map(|(instance, changes)| Arrival {
+            instance,
+            cursor: self.standing.cursors().get(&instance).cloned().unwrap_or_default(),
+            deferred: false,
+            is_backfill: false,
+            changes,
+        });
+        let input = EpochInput { arrivals: arrivals.collect(), ..self.next_input() };
+        self.turn(input).await
+    }
+
+    /// Whether the files of the state should be rewritten.
+    pub(super) fn compaction_is_due(&mut self) -> Result<bool> {
+        if self.erasing.failed.is_some_and(|failed| failed.elapsed() < COMPACTION_PAUSE) {
+            return Ok(false);
+        }
+        let is_asked = !self.erasing.due.is_empty() && self.erasing.held.is_empty();
+        Ok(is_asked || self.state.compaction_due(self.config.erasure_within)?)
+    }
+
+    /// Begins to rewrite the files of the state.
+    pub(super) fn begin_compaction(&mut self) -> Result<()> {
+        let content = self.snapshot_content()?;
+        self.erasing.compacting = Some(self.erasing.due.clone());
+        self.state.compact(content)
+    }
+
+    /// After a snapshot: if it was a compaction, the erasures that it ends are done.
+    pub(super) async fn snapshot_ended(&mut self, is_good: bool) -> Result<()> {
+        let Some(ended) = self.erasing.compacting.take() else { return Ok(()) };
+        if !is_good {
+            self.erasing.failed = Some(Stopwatch::now());
+            return Ok(());
+        }
+        match self.sink.erasures_done(&ended).await {
+            Ok(()) => {
+                self.erasing.due.retain(|tombstone| !ended.contains(tombstone));
+                Ok(())
+            }
+            Err(error) if error.kind().may_pass() => Ok(()), // they are still due
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves the tables up to the last epoch of the log, when those after theirs changed nothing in them: a snapshot is
+    /// of an epoch that the tables show. False when a stop came before.
+    pub(super) async fn level(&mut self) -> Result<bool> {
+        if self.committed == self.epoch {
+            return Ok(true);
+        }
+        let (watch, input) = (Stopwatch::now(), self.next_input());
+        let meta = Meta { at: input.at, reason: Some(Reason::Clock), has_tick: false };
+        let pending = self.state.append(&input, &self.interner)?;
+        self.epoch = input.epoch;
+        let logged = pending.wait()?;
+        self.publish(&logged, meta, &Changes::default(), watch).await
+    }
+
+    /// Ends what is due before a run that ends by itself does.
+    pub(super) async fn end_erasures(&mut self) -> Result<()> {
+        self.erasing.looked = None;
+        if !self.keep_erasures().await? || self.erasing.due.is_empty() {
+            return Ok(());
+        }
+        if self.owed.is_some() || self.committed.0 == 0 || !self.level().await? {
+            return Ok(()); // the next run does
+        }
+        self.wait_for_snapshot().await?;
+        self.begin_compaction()?;
+        self.wait_for_snapshot().await
+    }
+
+    async fn wait_for_snapshot(&mut self) -> Result<()> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        while self.state.is_writing_snapshot() {
+            match self.state.snapshot_finished() {
+                None => tokio::time::sleep(PAUSE).await,
+                Some(outcome) => {
+                    self.snapshot_ended(outcome.is_ok()).await?;
+                    outcome?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
