@@ -43,6 +43,7 @@ use self::owned::{Owned, following, read_pipeline};
 use self::reconcile::Reconciler;
 use self::statements::Statements;
 use self::write::{EpochWriter, Head};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{Catalog, Fingerprint, Naming, OptionText};
 use crate::model::{
@@ -233,6 +234,7 @@ impl Sink {
             self.reconnect().await?;
             let before = read_pipeline(&self.client, &self.schema).await?;
             if self.claim(run, pipeline, before.map_or(run, |row| row.run)).await? {
+                crash::point(Step::FenceClaimed);
                 return self.position().await;
             }
         }
@@ -476,6 +478,7 @@ impl Sink {
         if moved.map_err(&fail)? != 1 {
             return Err(replaced());
         }
+        crash::point(Step::TablesMade);
         transaction.commit().await.map_err(&fail)
     }
 }

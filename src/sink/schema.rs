@@ -16,6 +16,7 @@ use super::tables::{
     ColumnDef, EPOCH, FIXED, TableDef, UPDATED_AT, VALUES, VALUES_COMMENT, VALUES_HEAD, VALUES_TAIL,
 };
 use super::views;
+use crate::crash::{self, Step};
 use crate::error::{Error, Result};
 use crate::indicator::ColumnType;
 
@@ -26,10 +27,10 @@ const MIGRATION_LOCK: i64 = 0x746f_6e6c_6500;
 const FILLFACTOR: u8 = 80;
 
 /// A versioned step; it makes the SQL for one schema, and is told whether the values of a pack are in it already.
-type Step = (i32, &'static str, fn(&Identifier, bool) -> String);
+type Migration = (i32, &'static str, fn(&Identifier, bool) -> String);
 
 /// Every step ever released, in order; a released step never changes.
-const STEPS: &[Step] = &[
+const STEPS: &[Migration] = &[
     (1, "first tables", first_tables),
     (2, "medians, revisions, provisional and frozen figures", step_two),
     (3, "labels and wide views", labels_and_views),
@@ -78,7 +79,10 @@ pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<
         transaction.batch_execute(&sql).await.map_err(&fail)?;
         transaction.execute(&noted, &[version, name]).await.map_err(&fail)?;
     }
-    transaction.commit().await.map_err(&fail)
+    crash::point(Step::SchemaMade);
+    transaction.commit().await.map_err(&fail)?;
+    crash::point(Step::SchemaCommitted);
+    Ok(())
 }
 
 /// Whether the schema is there.

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::model::Epoch;
 
@@ -163,7 +164,9 @@ impl Directory {
         let path = self.path_of(name);
         let publish = || {
             file.sync_all()?;
+            crash::synced(name);
             fs::rename(self.path_of(&format!("{name}{TEMPORARY}")), &path)?;
+            crash::renamed(name);
             self.sync()
         };
         publish().map_err(|e| failed(format!("writing {}", path.display()), e))

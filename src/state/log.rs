@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Entry, Epoch, EpochInput, Interner, Logged, Schema};
 
@@ -145,6 +146,7 @@ impl Log {
         let full = |segment: &Segment| segment.bytes >= self.segment_bytes_max;
         if self.segment.as_ref().is_some_and(full) {
             self.roll()?;
+            crash::point(Step::SegmentRolled);
         }
         let mut began = None;
         if self.segment.is_none() {
@@ -152,9 +154,11 @@ impl Log {
             began = Some(epoch);
         }
         let segment = self.segment.as_mut().expect("a segment was begun above");
+        crash::half_written(Step::LogHalfWritten, &*segment.file, bytes);
         (&*segment.file)
             .write_all(bytes)
             .map_err(|e| failed(format!("appending epoch {epoch} to the log"), e))?;
+        crash::point(Step::LogWritten);
         segment.bytes += bytes.len() as u64;
         self.bytes += bytes.len() as u64;
         Ok((Arc::clone(&segment.file), began))
@@ -266,6 +270,7 @@ fn serve(incoming: &Receiver<Request>, durable: &AtomicU64, broken: &OnceLock<St
             {
                 broken.get_or_init(|| failed("syncing the log", e).to_string());
             }
+            crash::point(Step::LogSynced);
             for request in same {
                 let good = broken.get().is_none();
                 if good {
