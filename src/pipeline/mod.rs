@@ -26,6 +26,7 @@ use std::time::{Duration, Instant as Stopwatch};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
+use crate::crash::{self, Step};
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::indicator::Plan;
@@ -158,11 +159,13 @@ impl Pipeline<'_> {
     pub async fn run(mut self) -> Result<Ended> {
         let ended = self.turn_until_done().await;
         self.stop_sources.send_replace(true);
+        crash::point(Step::Ending);
         // An error too: whoever reads the tables must see that nobody follows the instances any more.
         if !matches!(ended, Ok(Ended::Abandoned(_))) {
             self.describe().await;
             self.publish_status(true).await.ok();
         }
+        crash::point(Step::Ended);
         if let Ok(Ended::Finished(epoch)) = ended {
             report::emit(&Event::Stopped { epoch });
         }
@@ -174,9 +177,11 @@ impl Pipeline<'_> {
         loop {
             match self.gather().await? {
                 Gathered::Input(input) => {
+                    crash::point(Step::EpochGathered);
                     if !self.turn(*input).await? {
                         return Ok(Ended::Abandoned(self.committed));
                     }
+                    self.begin_snapshot_if_due()?;
                 }
                 Gathered::Idle => {}
                 Gathered::Done => break,
@@ -206,6 +211,7 @@ impl Pipeline<'_> {
         self.epoch = input.epoch;
         let meta = Meta::of(&input);
         let visible = self.standing.absorb(input);
+        crash::point(Step::EpochAbsorbed);
         if visible.places_changed {
             let logged = pending.wait()?;
             return self.rebuild(&logged, meta, visible, &Debt::places()).await;
@@ -221,7 +227,9 @@ impl Pipeline<'_> {
         }
         let changes = meta.overrule(self.dataflow.advance(visible.into_input())?); // pure
         self.standing.count(&changes.held);
+        crash::point(Step::EpochComputed);
         let logged = pending.wait()?;
+        crash::point(Step::EpochLogged);
         if self.owed.is_some() {
             return self.settle_debt(&logged, meta).await;
         }
@@ -245,6 +253,7 @@ impl Pipeline<'_> {
         visible: Visible,
         debt: &Debt,
     ) -> Result<bool> {
+        crash::point(Step::RebuildBegun);
         let watch = Stopwatch::now();
         let records = self.dataflow.records()?;
         // Of two versions of one record the later holds.
@@ -256,6 +265,7 @@ impl Pipeline<'_> {
         let today = self.standing.today();
         let complete = self.dataflow.advance(Input { changes, today })?;
         self.standing.recount(&complete.held);
+        crash::point(Step::RebuildComputed);
         self.reopen_sink().await?;
         if self.owed.is_some() && !self.may_settle() {
             return Ok(true);
@@ -277,13 +287,16 @@ impl Pipeline<'_> {
                 took: Duration::ZERO,
             });
         }
-        if self.owed.is_none() && self.committed == self.epoch && self.state.wants_snapshot() {
-            self.begin_snapshot()?;
-        }
+        self.begin_snapshot_if_due()?;
         self.publish_status(false).await
     }
 
-    fn begin_snapshot(&mut self) -> Result<()> {
+    /// Asked after each epoch, for a snapshot is of a commit: an epoch behind it that brought nothing to write has
+    /// moved the cursors on, and there may be one whenever the loop keeps house.
+    fn begin_snapshot_if_due(&mut self) -> Result<()> {
+        if self.owed.is_some() || self.committed != self.epoch || !self.state.wants_snapshot() {
+            return Ok(());
+        }
         let content = SnapshotContent {
             epoch: self.committed,
             records: self.dataflow.records()?,

@@ -17,6 +17,7 @@ use super::standing::{Standing, as_changes, tree_of};
 use super::status::Board;
 use super::{Debt, EVENTS_WAITING_MAX, Meta, Options, Pipeline, Progress};
 use crate::config::Config;
+use crate::crash::{self, Step};
 use crate::dataflow::{Dataflow, Input};
 use crate::error::{Error, Result};
 use crate::indicator::{Fingerprint, Plan, schema_of};
@@ -53,16 +54,27 @@ impl<'a> Pipeline<'a> {
             instances: config.instances.len(),
             workers: config.workers,
         });
-        let mut state = State::open(&config.state)?;
+        let settings = config.state.clone();
+        let settings = match crash::file_bytes() {
+            Some((segment, snapshot)) => settings.with_sizes(segment, snapshot),
+            None => settings,
+        };
+        let mut state = State::open(&settings)?;
         state.tie_to_key(source::key_check(&config.pseudonym_key)?)?;
         let schema = schema_of(&config.definition);
         // The sink needs the plan, the plan the places, and which epoch to restore is in the sink: a plan
         // without places opens it the first time.
         let bare = compile(&config, &LocationTree::default(), &Interner::default())?;
         let run = RunId(rand::random());
-        let position = take_over(&config, &bare, &state, &options, run).await?;
-        let ours = position.as_ref().filter(|p| p.pipeline == Some(state.pipeline_id().0));
+        let pipeline = state.pipeline_id().0;
+        let position = patiently(&options, async || {
+            let mut sink = Sink::open(config.sink.clone(), bare.catalog()).await?;
+            sink.take_over(run, pipeline).await
+        });
+        let position = position.await?;
+        let ours = position.as_ref().filter(|p| p.pipeline == Some(pipeline));
         let mut restored = state.restore(ours.map(|p| p.epoch), &schema)?;
+        crash::point(Step::StateRestored);
         let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
         let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
         let is_behind = position.is_some() && restored.agreement != Agreement::Agrees;
@@ -79,8 +91,13 @@ impl<'a> Pipeline<'a> {
             position.as_ref().is_some_and(|p| p.fingerprint == plan.catalog().fingerprint);
         let is_server = |i: &source::Settings| matches!(i.kind, source::SourceKind::Server(_));
         let has_server = config.instances.iter().any(is_server);
-        let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
-        sink.keep(run, state.pipeline_id().0).await?;
+        let sink = patiently(&options, async || {
+            let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
+            sink.keep(run, pipeline).await?;
+            Ok(sink)
+        });
+        let sink = sink.await?;
+        crash::point(Step::FenceKept);
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
         let codes = plan.instances().iter().map(|(code, _)| *code).collect();
         let standing = Standing::of(&restored, codes, replayed(&config, &plan));
@@ -113,6 +130,7 @@ impl<'a> Pipeline<'a> {
         };
         pipeline.catch_up(restored, watch).await?;
         pipeline.start_sources()?;
+        crash::point(Step::SourcesStarted);
         Ok(pipeline)
     }
 
@@ -128,6 +146,7 @@ impl<'a> Pipeline<'a> {
             (self.options.observe)(&Progress::Computing { records: record_count });
             complete = self.dataflow.advance(Input { changes: as_changes(records), today })?;
         }
+        crash::point(Step::BaseComputed);
         report::emit(&Event::Restored {
             epoch: base,
             records: record_count,
@@ -140,10 +159,12 @@ impl<'a> Pipeline<'a> {
             complete = Changes::default(); // the tables show it already
         }
         for input in tail {
+            crash::point(Step::ReplayBegun);
             if !self.replay(input).await? {
                 return Err(asked_to_end());
             }
         }
+        crash::point(Step::ReplayEnded);
         let mut input = self.next_input();
         if !new_fields.is_empty() {
             // With the first epoch that is logged the new fields count as asked for, so it has to be this one
@@ -158,6 +179,7 @@ impl<'a> Pipeline<'a> {
             self.epoch = input.epoch;
             self.standing.absorb(input);
             let logged = pending.wait()?;
+            crash::point(Step::DebtLogged);
             if let Some(debt) = debt
                 && !self.reconcile(&logged, meta, &complete, &debt, watch).await?
             {
@@ -261,23 +283,13 @@ fn why_behind(ours: Option<&Position>, agreement: &Agreement) -> String {
     }
 }
 
-/// Makes this run the one that may write, waiting for a Postgres that is away unless the run is to end by itself.
-async fn take_over(
-    config: &Config,
-    plan: &Plan,
-    state: &State,
-    options: &Options<'_>,
-    run: RunId,
-) -> Result<Option<Position>> {
+/// Asks Postgres for something, waiting for one that is away unless the run is to end by itself.
+async fn patiently<T>(options: &Options<'_>, mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let mut stop = options.stop.clone();
     let mut attempt = 0;
     loop {
-        let position = async {
-            let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
-            sink.take_over(run, state.pipeline_id().0).await
-        };
-        let error = match position.await {
-            Ok(position) => return Ok(position),
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
             Err(error) if options.once || !error.kind().may_pass() => return Err(error),
             Err(error) => error,
         };
