@@ -6,6 +6,10 @@ INSTANCES ?= 2
 EDITS ?= 5
 FOR ?= 60s
 
+# The soak: for how many minutes everything breaks that can, and the seed of an earlier soak to repeat it.
+MINUTES ?= 10
+SEED ?=
+
 # How many random histories each property test of the soak tries.
 HISTORIES ?= 5000
 
@@ -27,8 +31,9 @@ test: setup ## all tests, against a real Postgres of their own
 bench: setup ## first load, one change, ten thousand changes, restart
 	cargo bench --locked --bench river
 
-soak: setup ## the tests with many more random histories, and those that take long
-	PROPTEST_CASES=$(HISTORIES) cargo test --locked -- --include-ignored
+soak: setup ## everything that can break, for MINUTES; then all tests, the long ones too, with many more histories
+	TONLE_SOAK_MINUTES=$(MINUTES) TONLE_TEST_SEED=$(SEED) cargo test --locked --test tonle-tests -- --ignored --nocapture crash::soak
+	PROPTEST_CASES=$(HISTORIES) cargo test --locked -- --include-ignored --skip crash::soak
 
 lint: setup ## format, lints, documentation, dependencies
 	cargo fmt --check

@@ -26,6 +26,7 @@ pub mod indicator;
 pub mod model;
 pub mod report;
 pub mod error;
+pub mod crash;
 
 pub mod sim;
 pub mod postgres;

@@ -6,8 +6,11 @@ mod copies;
 mod disagree;
 mod erasure;
 mod keeping;
+mod matrix;
 mod packs;
+mod paused;
 mod restart;
+mod soak;
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -30,6 +33,8 @@ const KILLS: usize = 22;
 /// During so many of them the first instance is too slow to be loaded.
 const KILLS_LOADING: usize = 6;
 /// Time between two live edits.
+const SLOW_EDIT_PAUSE: Duration = Duration::from_millis(12);
+/// The same where a test is over soon.
 const EDIT_PAUSE: Duration = Duration::from_millis(4);
 
 #[test]
@@ -149,7 +154,7 @@ struct Seed(u64);
 
 impl Seed {
     fn drawn() -> Self {
-        let given = std::env::var("TONLE_TEST_SEED").ok();
+        let given = std::env::var("TONLE_TEST_SEED").ok().filter(|seed| !seed.is_empty());
         Self(given.map_or_else(|| rand::random_range(0..1 << 32), |seed| seed.parse().unwrap()))
     }
 }
@@ -171,13 +176,22 @@ struct Editor {
 
 impl Editor {
     fn start(sims: &[Sim]) -> Self {
+        Self::every(sims, EDIT_PAUSE)
+    }
+
+    /// Fewer edits, so that there are not many more cases in the end.
+    fn slow(sims: &[Sim]) -> Self {
+        Self::every(sims, SLOW_EDIT_PAUSE)
+    }
+
+    fn every(sims: &[Sim], pause: Duration) -> Self {
         let (sims, is_over) = (sims.to_vec(), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
                 for sim in &sims {
                     sim.edit(1).unwrap();
-                    thread::sleep(EDIT_PAUSE);
+                    thread::sleep(pause);
                 }
             }
         });

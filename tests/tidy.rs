@@ -7,25 +7,39 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tonle::crash::Step;
+
 /// Each part of the program, and the parts it may name. `cli` stands above them all.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli", "report", "error"]),
     (
         "pipeline",
-        &["config", "source", "dataflow", "sink", "state", "indicator", "report", "model", "error"],
+        &[
+            "config",
+            "source",
+            "dataflow",
+            "sink",
+            "state",
+            "indicator",
+            "report",
+            "model",
+            "error",
+            "crash",
+        ],
     ),
     ("sim", &["config", "indicator", "report", "model", "error"]),
     ("web", &["report", "model", "error"]),
     ("postgres", &["report", "model", "error"]),
     ("config", &["source", "dataflow", "sink", "state", "indicator", "report", "model", "error"]),
-    ("source", &["indicator", "report", "model", "error"]),
+    ("source", &["indicator", "report", "model", "error", "crash"]),
     ("dataflow", &["indicator", "model", "error"]),
-    ("sink", &["indicator", "report", "model", "error"]),
-    ("state", &["indicator", "report", "model", "error"]),
+    ("sink", &["indicator", "report", "model", "error", "crash"]),
+    ("state", &["indicator", "report", "model", "error", "crash"]),
     ("indicator", &["report", "model", "error"]),
     ("report", &["model", "error"]),
     ("model", &["error"]),
     ("error", &[]),
+    ("crash", &[]),
 ];
 
 /// Crates that only some files may name, so that replacing one changes one place.
@@ -209,6 +223,37 @@ fn tonle_commands(readme: &str, help: &str) -> Vec<String> {
         .collect()
 }
 
+/// Every step at which a test ends the program is passed somewhere, exactly once.
+fn crash_steps(steps: &[String], program: &str) -> Vec<String> {
+    let passed = |step: &String| {
+        let ways = ["point(", "pass(", "half_written("].map(|way| format!("{way}Step::{step}"));
+        let count = |way: &String| {
+            let ends = program.match_indices(way).map(|(at, way)| &program[at + way.len()..]);
+            ends.filter(|rest| !rest.starts_with(is_word)).count()
+        };
+        ways.iter().map(count).sum::<usize>()
+    };
+    let wrong = steps.iter().map(|step| (step, passed(step))).filter(|(_, count)| *count != 1);
+    wrong.map(|(step, count)| format!("src/crash.rs: {step} is passed {count} times")).collect()
+}
+
+/// No build but one for tests can be ordered to die.
+fn crash_feature(_: &str, manifest: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let features = manifest.split("[features]").nth(1).unwrap_or_default();
+    let features = features.split("\n[").next().unwrap_or_default();
+    let by_others = features.lines().filter(|line| !line.trim_start().starts_with('#'));
+    if by_others.filter(|line| line.contains("crash-points")).ne(["crash-points = []"]) {
+        complaints.push("Cargo.toml: no other feature may bring crash-points".to_owned());
+    }
+    let needed = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+    if needed.lines().any(|line| line.trim_start().starts_with("tonle =")) {
+        complaints
+            .push("Cargo.toml: only what is built for tests may bring crash-points".to_owned());
+    }
+    complaints
+}
+
 // The rules applied to this repository.
 
 #[test]
@@ -246,6 +291,18 @@ fn every_file_in_the_repository_may_be_seen() {
             complaints.extend(homes(&name, &text));
         }
     }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn a_test_can_end_the_program_at_every_step_and_nobody_else_can() {
+    let steps: Vec<_> = Step::ALL.iter().map(|step| format!("{step:?}")).collect();
+    let code = rust_files("src").into_iter().flat_map(|(_, text)| {
+        code_lines(&text).map(|(_, line)| format!("{line}\n")).collect::<Vec<_>>()
+    });
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("there is a Cargo.toml");
+    let mut complaints = crash_steps(&steps, &code.collect::<String>());
+    complaints.extend(crash_feature("Cargo.toml", &manifest));
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
@@ -494,6 +551,22 @@ mod tests {
         );
         check(rule, "```\ntonle verify\n```", "", "`tonle verify`");
         check(rule, "`tonle bad`", "", "`tonle bad`");
+    }
+
+    #[test]
+    fn a_step_that_is_never_passed_or_ordered_outside_of_tests_is_found() {
+        let steps = ["LogSynced".to_owned()];
+        let rule = |_: &str, program: &str| crash_steps(&steps, program);
+        check(rule, "", "crash::point(Step::LogSynced);", "");
+        check(rule, "", "requests.pass(Step::LogSynced).await?;", "");
+        check(rule, "", "crash::point(Step::LogSyncedLate);", "LogSynced is passed 0 times");
+        check(rule, "", "point(Step::LogSynced)\npoint(Step::LogSynced)", "2 times");
+        let own =
+            "[features]\n# crash-points\ncrash-points = []\n\n[dev-dependencies]\ntonle = 1\n";
+        check(crash_feature, "", own, "");
+        let default = own.replace("[features]", "[features]\ndefault = [\"crash-points\"]");
+        check(crash_feature, "", &default, "no other feature");
+        check(crash_feature, "", &own.replace("dev-", "build-"), "only what is built for tests");
     }
 
     #[test]

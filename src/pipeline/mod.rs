@@ -33,6 +33,7 @@ use std::time::{Duration, Instant as Stopwatch};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
+use crate::crash::{self, Step};
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::indicator::Plan;
@@ -179,11 +180,13 @@ impl Pipeline<'_> {
             ended = self.end_erasures().await.map(|()| Ended::Finished(self.committed));
         }
         self.stop_sources.send_replace(true);
+        crash::point(Step::Ending);
         // An error too: whoever reads the tables must see that nobody follows the instances any more.
         if !matches!(ended, Ok(Ended::Abandoned(_))) {
             self.describe().await;
             self.publish_status(true).await.ok();
         }
+        crash::point(Step::Ended);
         if let Ok(Ended::Finished(epoch)) = ended {
             report::emit(&Event::Stopped { epoch });
         }
@@ -195,9 +198,11 @@ impl Pipeline<'_> {
         loop {
             match self.gather().await? {
                 Gathered::Input(input) => {
+                    crash::point(Step::EpochGathered);
                     if !self.turn(*input).await? {
                         return Ok(Ended::Abandoned(self.committed));
                     }
+                    self.begin_snapshot_if_due()?;
                 }
                 Gathered::Idle => {}
                 Gathered::Done => break,
@@ -230,6 +235,7 @@ impl Pipeline<'_> {
         self.epoch = input.epoch;
         let meta = Meta::of(&input);
         let visible = self.standing.absorb(input);
+        crash::point(Step::EpochAbsorbed);
         if visible.places_changed {
             let logged = pending.wait()?;
             return self.rebuild(&logged, meta, visible, &Debt::places()).await;
@@ -245,7 +251,9 @@ impl Pipeline<'_> {
         }
         let changes = meta.overrule(self.dataflow.advance(visible.into_input())?); // pure
         self.standing.count(&changes.held);
+        crash::point(Step::EpochComputed);
         let logged = pending.wait()?;
+        crash::point(Step::EpochLogged);
         if self.owed.is_some() {
             return self.settle_debt(&logged, meta).await;
         }
@@ -269,6 +277,7 @@ impl Pipeline<'_> {
         visible: Visible,
         debt: &Debt,
     ) -> Result<bool> {
+        crash::point(Step::RebuildBegun);
         let watch = Stopwatch::now();
         let records = self.dataflow.records()?;
         let tally = standing::tally_of(&records, &visible.changes);
@@ -282,6 +291,7 @@ impl Pipeline<'_> {
         let mut complete = self.dataflow.advance(Input { changes, today })?;
         complete.recomputed(tally);
         self.standing.recount(&complete.held);
+        crash::point(Step::RebuildComputed);
         self.reopen_sink().await?;
         if self.owed.is_some() && !self.may_settle() {
             return Ok(true);
@@ -304,19 +314,28 @@ impl Pipeline<'_> {
                 took: Duration::ZERO,
             });
         }
-        let is_quiet = !self.state.is_writing_snapshot() && self.committed.0 > 0;
-        if is_quiet && self.owed.is_none() {
-            if self.compaction_is_due()? {
+        if self.owed.is_none() && self.committed.0 > 0 && self.compaction_is_due()? {
+            if !self.state.is_writing_snapshot() {
                 if !self.level().await? {
                     return Ok(()); // a stop was asked for
                 }
                 self.begin_compaction()?;
-            } else if self.committed == self.epoch && self.state.wants_snapshot() {
-                let content = self.snapshot_content()?;
-                self.state.snapshot(content)?;
             }
+        } else {
+            self.begin_snapshot_if_due()?;
         }
         self.publish_status(false).await
+    }
+
+    /// Asked after each epoch, for a snapshot is of a commit: an epoch behind it that brought nothing to write has
+    /// moved the cursors on, and there may be one whenever the loop keeps house.
+    fn begin_snapshot_if_due(&mut self) -> Result<()> {
+        let is_level = self.owed.is_none() && self.committed == self.epoch;
+        if !is_level || self.state.is_writing_snapshot() || !self.state.wants_snapshot() {
+            return Ok(());
+        }
+        let content = self.snapshot_content()?;
+        self.state.snapshot(content)
     }
 
     fn snapshot_content(&mut self) -> Result<SnapshotContent> {

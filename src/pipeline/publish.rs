@@ -6,6 +6,7 @@ use std::time::{Duration, Instant as Stopwatch};
 use super::gather::HOUSEKEEPING_INTERVAL;
 use super::standing::Visible;
 use super::{Debt, Meta, Pipeline, Progress};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Changes, Durable, Logged, Reason};
 use crate::report::{self, Event};
@@ -118,6 +119,7 @@ impl Pipeline<'_> {
         let epoch = durable.epoch();
         self.committed = epoch;
         self.state.commit(durable)?;
+        crash::point(Step::EpochAcknowledged);
         let (cases, took) = (changes.tally.changed(), watch.elapsed());
         let held = self.standing.record_count();
         self.board.committed(epoch, cases, rows.total(), held, &self.options.metrics);

@@ -19,6 +19,7 @@ use super::standing::{Standing, as_changes, tree_of};
 use super::status::Board;
 use super::{Debt, EVENTS_WAITING_MAX, Meta, Options, Pipeline, Progress};
 use crate::config::Config;
+use crate::crash::{self, Step};
 use crate::dataflow::{Dataflow, Input};
 use crate::error::{Error, Result};
 use crate::indicator::{Fingerprint, Plan, schema_of};
@@ -67,6 +68,7 @@ impl<'a> Pipeline<'a> {
             return Err(asked_to_end());
         }
         pipeline.start_sources()?;
+        crash::point(Step::SourcesStarted);
         Ok(pipeline)
     }
 
@@ -85,16 +87,27 @@ impl<'a> Pipeline<'a> {
             instances: config.instances.len(),
             workers: config.workers,
         });
-        let mut state = State::open(&config.state)?;
+        let settings = config.state.clone();
+        let settings = match crash::file_bytes() {
+            Some((segment, snapshot)) => settings.with_sizes(segment, snapshot),
+            None => settings,
+        };
+        let mut state = State::open(&settings)?;
         state.tie_to_key(source::key_check(&config.pseudonym_key)?)?;
         let schema = schema_of(&config.definition);
         // The sink needs the plan, the plan the places, and which epoch to restore is in the sink: a plan
         // without places opens it the first time.
         let bare = compile(&config, &LocationTree::default(), &Interner::default())?;
         let run = RunId(rand::random());
-        let position = take_over(&config, &bare, &state, &options, run).await?;
-        let ours = position.as_ref().filter(|p| p.pipeline == Some(state.pipeline_id().0));
+        let pipeline = state.pipeline_id().0;
+        let position = patiently(&options, async || {
+            let mut sink = Sink::open(config.sink.clone(), bare.catalog()).await?;
+            sink.take_over(run, pipeline).await
+        });
+        let position = position.await?;
+        let ours = position.as_ref().filter(|p| p.pipeline == Some(pipeline));
         let mut restored = state.restore(ours.map(|p| p.epoch), &schema)?;
+        crash::point(Step::StateRestored);
         let mut interner = Interner::new(std::mem::take(&mut restored.dictionary));
         let mut plan = compile(&config, &tree_of(&restored.locations), &interner)?;
         let agrees = restored.agreement == Agreement::Agrees;
@@ -117,8 +130,13 @@ impl<'a> Pipeline<'a> {
             position.as_ref().is_some_and(|p| p.fingerprint == plan.catalog().fingerprint);
         let is_server = |i: &source::Settings| matches!(i.kind, source::SourceKind::Server(_));
         let has_server = config.instances.iter().any(is_server);
-        let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
-        sink.keep(run, state.pipeline_id().0).await?;
+        let sink = patiently(&options, async || {
+            let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
+            sink.keep(run, pipeline).await?;
+            Ok(sink)
+        });
+        let mut sink = sink.await?;
+        crash::point(Step::FenceKept);
         let erased = Erased::new(&config.pseudonym_key, [])?;
         let is_shown = agrees && owed.is_none();
         let erasing =
@@ -174,6 +192,7 @@ impl<'a> Pipeline<'a> {
             complete = self.dataflow.advance(Input { changes: as_changes(records), today })?;
             complete.recomputed(Tally::default());
         }
+        crash::point(Step::BaseComputed);
         report::emit(&Event::Restored {
             epoch: base,
             records: record_count,
@@ -188,10 +207,12 @@ impl<'a> Pipeline<'a> {
             complete = Changes::default(); // the tables show it already
         }
         for input in tail {
+            crash::point(Step::ReplayBegun);
             if !self.replay(input).await? {
                 return Err(asked_to_end());
             }
         }
+        crash::point(Step::ReplayEnded);
         let mut input = self.next_input();
         if !new_fields.is_empty() {
             // With the first epoch that is logged the new fields count as asked for, so it has to be this one
@@ -206,6 +227,7 @@ impl<'a> Pipeline<'a> {
             self.epoch = input.epoch;
             self.standing.absorb(input);
             let logged = pending.wait()?;
+            crash::point(Step::DebtLogged);
             if let Some(debt) = debt
                 && !self.reconcile(&logged, meta, &complete, &debt, watch).await?
             {
@@ -322,23 +344,13 @@ fn why_behind(ours: Option<&Position>, agreement: &Agreement) -> String {
     }
 }
 
-/// Makes this run the one that may write, waiting for a Postgres that is away unless the run is to end by itself.
-async fn take_over(
-    config: &Config,
-    plan: &Plan,
-    state: &State,
-    options: &Options<'_>,
-    run: RunId,
-) -> Result<Option<Position>> {
+/// Asks Postgres for something, waiting for one that is away unless the run is to end by itself.
+async fn patiently<T>(options: &Options<'_>, mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let mut stop = options.stop.clone();
     let mut attempt = 0;
     loop {
-        let position = async {
-            let mut sink = Sink::open(config.sink.clone(), plan.catalog()).await?;
-            sink.take_over(run, state.pipeline_id().0).await
-        };
-        let error = match position.await {
-            Ok(position) => return Ok(position),
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
             Err(error) if options.once || !error.kind().may_pass() => return Err(error),
             Err(error) => error,
         };

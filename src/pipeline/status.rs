@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::standing::Standing;
 use super::{Debt, Pipeline};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{OptionText, Plan};
 use crate::model::{Code, Epoch, Instant};
@@ -43,7 +44,15 @@ impl Board {
     pub(super) fn new(instances: &[(Code, String)], standing: &Standing) -> Self {
         let entry = |(number, (code, name)): (usize, &(Code, String))| {
             let state = if standing.is_released(*code) { "live" } else { "loading" };
-            let status = InstanceStatus { instance: name.clone(), state, ..Default::default() };
+            // What was read before the start counts, or a start after which nothing changes would forget it.
+            let cursor = standing.cursors().get(code).and_then(|cursor| cursor.watermark);
+            let status = InstanceStatus {
+                instance: name.clone(),
+                state,
+                cursor,
+                newest_change: cursor,
+                ..Default::default()
+            };
             (
                 *code,
                 Entry {
@@ -229,7 +238,10 @@ impl Pipeline<'_> {
                 return Err(Error::config("another copy of tonle has taken over these tables")
                     .advise("two copies of tonle write to this schema: stop one"));
             }
-            Ok(_) => self.board.is_stale = false,
+            Ok(_) => {
+                crash::point(Step::StatusWritten);
+                self.board.is_stale = false;
+            }
             Err(error) if error.kind() == Kind::DataDiffers => {
                 self.owed.get_or_insert(Debt::reconcile(error.to_string()));
             }

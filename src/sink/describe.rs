@@ -11,6 +11,7 @@ use super::identifier::Identifier;
 use super::layout::Layout;
 use super::wide::{column_names, table_name};
 use super::{RowCounts, RunId, replaced, views};
+use crate::crash::{self, Step};
 use crate::error::Result;
 use crate::indicator::{Catalog, Labels, OptionText};
 use crate::model::{Dictionary, Domain, Instant, Location, LocationTree};
@@ -97,7 +98,9 @@ pub(super) async fn describe(
         counts.deleted +=
             transaction.execute(&remove, &parameters[..table.keys]).await.map_err(&fail)?;
     }
+    crash::point(Step::MeaningWritten);
     transaction.commit().await.map_err(&fail)?;
+    crash::point(Step::MeaningCommitted);
     Ok(counts)
 }
 
@@ -286,9 +289,9 @@ pub(super) async fn prepare_status(client: &Client, schema: &Identifier) -> Resu
          SELECT a.* FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[],
              $5::timestamptz[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
              $10::double precision[], $11::text[], $12::timestamptz[], $13::text[]) AS a
-          WHERE EXISTS (SELECT FROM {schema}.tonle_pipeline WHERE run_id = $14::uuid)
+          WHERE EXISTS (SELECT FROM {schema}.tonle_pipeline WHERE run_id = $14::uuid FOR SHARE)
          ON CONFLICT (instance) DO UPDATE SET state = excluded.state, cursor = excluded.cursor,
-             newest_change = excluded.newest_change, polled_at = excluded.polled_at,
+             newest_change = coalesce(excluded.newest_change, s.newest_change), polled_at = excluded.polled_at,
              lag_seconds = excluded.lag_seconds, cases_known = excluded.cases_known,
              cases_refused = excluded.cases_refused, misfits = excluded.misfits,
              progress = excluded.progress, last_error = excluded.last_error,
@@ -297,7 +300,8 @@ pub(super) async fn prepare_status(client: &Client, schema: &Identifier) -> Resu
     client.prepare(&sql).await.map_err(failed("preparing to write the status"))
 }
 
-/// Inserts or updates one row for each instance; writes nothing when another run has taken over.
+/// Inserts or updates one row for each instance; writes nothing when another run has taken over, and lets none do so
+/// while it writes.
 pub(super) async fn status(
     client: &Client,
     statement: &Statement,

@@ -45,6 +45,7 @@ use self::owned::{Owned, following, read_pipeline};
 use self::reconcile::Reconciler;
 use self::statements::Statements;
 use self::write::{EpochWriter, Head};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::{Catalog, Fingerprint, Naming, OptionText};
 use crate::model::{
@@ -430,6 +431,7 @@ impl Sink {
         if moved.map_err(&fail)? != 1 {
             return Err(replaced());
         }
+        crash::point(Step::TablesMade);
         transaction.commit().await.map_err(&fail)
     }
 }

@@ -7,6 +7,7 @@ use super::encode::Uuid;
 use super::identifier::Identifier;
 use super::layout::Layout;
 use super::{Position, RunId, Sink, replaced};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::Fingerprint;
 use crate::model::Epoch;
@@ -73,6 +74,7 @@ impl Sink {
             self.reconnect().await?;
             let before = read_pipeline(&self.client, &self.schema).await?;
             if self.claim(run, pipeline, before.map_or(run, |row| row.run)).await? {
+                crash::point(Step::FenceClaimed);
                 return self.position().await;
             }
         }

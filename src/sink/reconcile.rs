@@ -15,6 +15,7 @@ use super::rows::{NamedCell, put_row};
 use super::statements::{self, names};
 use super::write::{Copy, Head, fence_parameters, payload};
 use super::{RowCounts, replaced, schema};
+use crate::crash::{self, Step};
 use crate::error::{Error, Result};
 use crate::indicator::Naming;
 use crate::model::{Changes, ExtractChange, Reason};
@@ -70,9 +71,12 @@ impl Reconciler<'_> {
     /// From `BEGIN` to `COMMIT`.
     pub(super) async fn run(&self, complete: &Changes) -> Result<ReconcileCounts> {
         self.begin().await?;
+        crash::point(Step::ReconcileBegun);
         schema::apply(self.client, self.layout).await?;
+        crash::point(Step::ReconcileShaped);
         let settled = self.settle().await?;
         let cells = self.cells(complete).await?;
+        crash::point(Step::ReconcileCells);
         let mut counts = ReconcileCounts { cells, settled, ..ReconcileCounts::default() };
         for (index, extract) in self.layout.extracts.iter().enumerate() {
             let index = u16::try_from(index).map_err(|_| Error::bug("65536 extracts"))?;
@@ -80,6 +84,7 @@ impl Reconciler<'_> {
             counts.rows.inserted += found.inserted;
             counts.rows.updated += found.updated;
             counts.rows.deleted += found.deleted;
+            crash::point(Step::ReconcileRows);
         }
         counts.compared = (complete.cells.len() + complete.rows.len()) as u64;
         self.commit(complete, &counts).await?;
@@ -218,7 +223,10 @@ impl Reconciler<'_> {
         let settled = counts.settled.cast_signed();
         let noted = self.client.execute(&sql, &[&settled, &self.head.epoch]).await;
         noted.map_err(failed(DOING))?;
-        self.client.batch_execute("COMMIT").await.map_err(failed(DOING))
+        crash::point(Step::ReconcileFenced);
+        self.client.batch_execute("COMMIT").await.map_err(failed(DOING))?;
+        crash::point(Step::ReconcileCommitted);
+        Ok(())
     }
 }
 

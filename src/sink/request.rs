@@ -8,6 +8,7 @@ use std::task::Poll;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
+use crate::crash::{self, Step};
 use crate::error::Result;
 
 use super::connection::failed;
@@ -67,6 +68,18 @@ impl<'a> Requests<'a> {
         if self.waiting.len() > REQUESTS_WAITING_MAX {
             self.receive_one().await;
         }
+    }
+
+    /// Passes a step; if it is ordered, the server has carried out all that was sent before.
+    ///
+    /// # Errors
+    /// The first error of any request.
+    pub(super) async fn pass(&mut self, step: Step) -> Result<()> {
+        if crash::is_ordered(step) {
+            self.settle().await?;
+        }
+        crash::point(step);
+        Ok(())
     }
 
     async fn receive_one(&mut self) {

@@ -18,6 +18,7 @@ use super::tables::{
     VALUES_TAIL,
 };
 use super::views;
+use crate::crash::{self, Step};
 use crate::error::{Error, Result};
 use crate::indicator::ColumnType;
 
@@ -31,10 +32,10 @@ const FILLFACTOR: u8 = 80;
 pub(super) const EXTRACT_KEY_COMMENT: &str = "Pseudonym; it says nothing about the child";
 
 /// A versioned step; it makes the SQL for one schema, and is told whether the values of a pack are in it already.
-type Step = (i32, &'static str, fn(&Identifier, bool) -> String);
+type Migration = (i32, &'static str, fn(&Identifier, bool) -> String);
 
 /// Every step ever released, in order; a released step never changes.
-const STEPS: &[Step] = &[
+const STEPS: &[Migration] = &[
     (1, "first tables", first_tables),
     (2, "medians, revisions, provisional and frozen figures", step_two),
     (3, "labels and wide views", labels_and_views),
@@ -94,7 +95,9 @@ pub(super) async fn migrate(client: &mut Client, schema: &Identifier) -> Result<
         }
     }
     let mended = mend::mend(&transaction, schema).await?;
+    crash::point(Step::SchemaMade);
     transaction.commit().await.map_err(&fail)?;
+    crash::point(Step::SchemaCommitted);
     Ok(mended)
 }
 

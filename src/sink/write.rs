@@ -16,6 +16,7 @@ use super::request::{Parameters, Requests};
 use super::rows::{Arrays, NamedCell, median, put_row};
 use super::statements::{Statements, come_back, names};
 use super::{EpochMeta, Owned, RowCounts, RunId};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::indicator::Naming;
 use crate::model::{
@@ -116,7 +117,9 @@ impl EpochWriter<'_> {
     pub(super) async fn write(&self, changes: &Changes, counts: &RowCounts) -> Result<()> {
         let mut requests = Requests::new(self.client, "writing an epoch");
         requests.plain("BEGIN").await;
+        requests.pass(Step::EpochBegun).await?;
         self.fence(&mut requests, changes, counts).await;
+        requests.pass(Step::EpochFenced).await?;
         self.cells(&mut requests, &changes.cells).await?;
         let mut rest = changes.rows.as_slice();
         while let Some(first) = rest.first() {
@@ -126,8 +129,11 @@ impl EpochWriter<'_> {
             rest = tail;
         }
         self.settle(&mut requests).await;
+        requests.pass(Step::EpochWritten).await?;
         requests.plain("COMMIT").await;
-        requests.settle().await
+        requests.settle().await?;
+        crash::point(Step::EpochCommitted);
+        Ok(())
     }
 
     async fn fence(&self, requests: &mut Requests<'_>, changes: &Changes, counts: &RowCounts) {
@@ -268,6 +274,7 @@ impl EpochWriter<'_> {
             row.instant(head.at);
         }
         copy.end(inserted.len()).await?;
+        crash::point(Step::CellsCopied);
         let back = come_back(schema, head.epoch);
         self.client.batch_execute(&back).await.map_err(failed(COPYING))
     }

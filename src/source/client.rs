@@ -19,6 +19,7 @@ use reqwest::{Certificate, Response, StatusCode, Url};
 use zeroize::Zeroizing;
 
 use super::settings::{ServerSettings, is_this_machine};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::model::Instant;
 
@@ -174,7 +175,9 @@ impl Client {
         }
         let date = reply.headers().get(DATE).and_then(http_date);
         let date = date.map(|date| Instant(date.as_millisecond()));
-        Ok(Reply { body: read_body(doing, reply).await?, date })
+        let body = read_body(doing, reply).await?;
+        crash::point(Step::ReplyRead);
+        Ok(Reply { body, date })
     }
 
     /// Without its cookie sent back, each request leaves a row in a table of the server.

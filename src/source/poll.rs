@@ -20,6 +20,7 @@ use super::outlet::{Halt, Outlet};
 use super::settings::ServerSettings;
 use super::stumble::{Backoff, Stumble};
 use super::{Event, parts, paths};
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Batch, Cursor, Instant, RecordChange, RecordKey, RecordType, Refusal};
 
@@ -192,6 +193,7 @@ impl Poll {
     /// Reads one page and hands it on. `None` when it was the last.
     async fn step(&mut self, at: Position, pass: Pass) -> Result<Option<Position>, Stumble> {
         let (page, date, count) = self.ask_whole(at).await?;
+        crash::point(Step::ReplyDecoded);
         let per = page.metadata.per.unwrap_or(u64::MAX).min(self.settings.page_size.into()).max(1);
         if count == 0 {
             self.verify_empty(at, &page, per).await?;
@@ -329,7 +331,9 @@ impl Poll {
         let (instance, cursor) = (self.decoder.instance(), self.cursor.clone());
         let misfits = misfits.into_iter().collect();
         let batch = Batch { instance, changes, cursor, is_backfill, refusals, misfits };
-        self.outlet.send(Event::Batch(batch)).await
+        self.outlet.send(Event::Batch(batch)).await?;
+        crash::point(Step::BatchSent);
+        Ok(())
     }
 
     /// Moves the cursor behind what was read.

@@ -9,6 +9,7 @@ use super::outlet::Halt;
 use super::poll::Poll;
 use super::stumble::Stumble;
 use super::{Event, labels, paths, places};
+use crate::crash::{self, Step};
 use crate::model::RecordType;
 
 /// Time between two readings of locations and labels.
@@ -75,7 +76,9 @@ impl Poll {
             }
         }
         let instance = self.decoder.instance();
-        Ok(self.outlet.send(Event::Locations { instance, places }).await?)
+        self.outlet.send(Event::Locations { instance, places }).await?;
+        crash::point(Step::PlacesSent);
+        Ok(())
     }
 
     async fn send_labels(&mut self) -> Result<(), Stumble> {
@@ -96,7 +99,9 @@ impl Poll {
         let mut labels = labels::of_schema(schema, self.record_type, lookups, &forms);
         labels.extend(labels::of_agencies(schema, agencies));
         let instance = self.decoder.instance();
-        Ok(self.outlet.send(Event::Labels { instance, labels }).await?)
+        self.outlet.send(Event::Labels { instance, labels }).await?;
+        crash::point(Step::LabelsSent);
+        Ok(())
     }
 
     /// The agencies, if anything read holds one; none when the role may not read them, which many roles that

@@ -122,8 +122,9 @@ pub fn import(
         return Err(Error::config(what)
             .advise("move what it holds elsewhere first, or name another state_directory"));
     }
-    let (unpacked, imported) = unpacked(path, target, settings.access.clone(), schema, Some(key_check))
-        .map_err(|error| error.while_doing(doing()))?;
+    let (unpacked, imported) =
+        unpacked(path, target, settings.access.clone(), schema, Some(key_check))
+            .map_err(|error| error.while_doing(doing()))?;
     let moved = there
         .iter()
         .try_for_each(|name| fs::rename(target.join(name), unpacked.join(name)))

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::directory::{Directory, Listing, failed, segment_name, snapshot_name};
 use super::{SNAPSHOTS_KEPT, SnapshotContent, State, Writing};
+use crate::crash::{self, Step};
 use crate::error::{Error, Result};
 use crate::model::Epoch;
 
@@ -83,6 +84,7 @@ impl Writing {
         for epoch in directory.list()?.snapshots {
             if !self.files.snapshots[kept..].contains(&epoch) {
                 directory.remove(&snapshot_name(epoch))?;
+                crash::point(Step::SnapshotRemoved);
                 self.stale.remove(&snapshot_name(epoch));
             }
         }
@@ -93,6 +95,7 @@ impl Writing {
             && next <= needed_after.next()
         {
             directory.remove(&segment_name(oldest))?;
+            crash::point(Step::SegmentRemoved);
             self.stale.remove(&segment_name(oldest));
             self.files.segments.remove(0);
         }

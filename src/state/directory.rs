@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::model::Epoch;
 
@@ -198,8 +199,10 @@ impl Directory {
         let path = self.path_of(name);
         let doing = |what: &str| format!("{what} {}", path.display());
         file.sync_all().map_err(|e| failed(doing("syncing"), e))?;
+        crash::synced(name);
         let renamed = self.access.disk.rename(&self.temporary(name), &path);
         renamed.map_err(|e| failed(doing("naming"), e))?;
+        crash::renamed(name);
         let synced = self.access.disk.sync_directory(&self.path);
         synced.map_err(|e| failed(doing("syncing the name of"), e))
     }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Entry, Epoch, EpochInput, Interner, Logged, Schema};
 
@@ -134,6 +135,7 @@ impl Log {
         let full = |segment: &Segment| segment.bytes >= self.segment_bytes_max;
         if self.segment.as_ref().is_some_and(full) {
             self.roll()?;
+            crash::point(Step::SegmentRolled);
         }
         let encoded = self.encode(input, &entries, durable);
         let (head, writer) = encoded.map_err(|large| {
@@ -183,10 +185,12 @@ impl Log {
         let missing = || Error::bug(format!("appending epoch {epoch}: no segment was begun"));
         let segment = self.segment.as_mut().ok_or_else(missing)?;
         let bytes = writer.bytes();
+        crash::half_written(Step::LogHalfWritten, segment.file.file(), bytes);
         segment.file.write_all(bytes).map_err(|e| {
             let path = segment.file.path().display();
             failed(format!("appending epoch {epoch} to the log, writing {path}"), e)
         })?;
+        crash::point(Step::LogWritten);
         segment.bytes += bytes.len() as u64;
         segment.sealing = writer.sealing();
         self.bytes += bytes.len() as u64;
@@ -311,6 +315,7 @@ fn serve(incoming: &Receiver<Request>, durable: &AtomicU64, broken: &OnceLock<St
             {
                 broken.get_or_init(|| failed(syncing(&same[0].file), e).to_string());
             }
+            crash::point(Step::LogSynced);
             for request in same {
                 let good = broken.get().is_none();
                 if good {

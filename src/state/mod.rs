@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Durable, Epoch, EpochInput, Interner, Logged, Schema};
 
@@ -142,6 +143,7 @@ impl State {
     /// is missing or damaged.
     pub fn open(settings: &Settings) -> Result<Self> {
         let directory = Directory::lock(&settings.directory, settings.access.clone())?;
+        crash::point(Step::StateLocked);
         let pipeline = match directory.pipeline()? {
             Some(id) => id,
             None => new_pipeline(&directory)?,
@@ -200,6 +202,7 @@ impl State {
         let recovered =
             recovery::recover(&self.directory, &files, self.pipeline.0, published, schema)?;
         let Recovered { restored, entry_count, snapshot, unusable, log_bytes, end } = recovered;
+        crash::point(Step::StateRead);
         match end {
             Some((first, Some(bytes))) => self.directory.cut(&segment_name(first), bytes)?,
             Some((first, None)) => {
@@ -209,6 +212,7 @@ impl State {
             }
             None => {}
         }
+        crash::point(Step::TailCut);
         // A damaged snapshot of an epoch that is lost must never be taken for the one that will
         // have its number.
         for lost in files.snapshots.iter().filter(|epoch| **epoch > restored.last) {
@@ -296,7 +300,8 @@ impl State {
     pub fn wants_snapshot(&self) -> bool {
         let Some(writing) = &self.writing else { return false };
         let newest = writing.newest.map_or(Epoch(0), |newest| newest.epoch);
-        let snapshot_bytes = writing.newest.map_or(0, |newest| newest.bytes);
+        let newest_bytes = || writing.newest.map_or(0, |newest| newest.bytes);
+        let snapshot_bytes = crash::file_bytes().map_or_else(newest_bytes, |_| 0);
         let log_bytes =
             writing.older_log_bytes + writing.log.bytes().saturating_sub(writing.log_bytes_then);
         writing.background.is_none()

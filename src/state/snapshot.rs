@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 
+use crate::crash::{self, Step};
 use crate::error::{Error, Result};
 use crate::model::{
     Case, Code, Cursor, Day, Dictionary, Epoch, Interner, Location, RecordChange, RecordKey, Schema,
@@ -88,6 +89,7 @@ fn write_as(
     // By key is by shard, for the shard is the top byte of the key.
     content.records.sort_unstable_by_key(|(key, _)| *key);
     let mut file = Output { file: directory.create(name)?, bytes: 0 };
+    crash::point(Step::SnapshotBegun);
     let large = |large: TooLarge| Error::bug(format!("writing {name}: {} is too large", large.0));
     let head = SnapshotHead {
         pipeline,
@@ -129,7 +131,9 @@ fn write_as(
     writer.counts(&counts).map_err(large)?;
     writer.footer().map_err(large)?;
     file.take(&mut writer)?;
+    crash::point(Step::SnapshotWritten);
     directory.publish(name, &file.file)?;
+    crash::point(Step::SnapshotPublished);
     Ok(file.bytes)
 }
 
@@ -142,6 +146,7 @@ impl Output {
     fn take(&mut self, writer: &mut Writer) -> Result<()> {
         let written = self.file.write_all(writer.bytes());
         written.map_err(|e| failed(format!("writing {}", self.file.path().display()), e))?;
+        crash::point(Step::SnapshotHalfWritten);
         self.bytes += writer.bytes().len() as u64;
         writer.written();
         Ok(())

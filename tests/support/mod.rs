@@ -3,6 +3,7 @@
 pub(crate) mod first_sight;
 pub(crate) mod gate;
 pub(crate) mod histories;
+pub(crate) mod line;
 pub(crate) mod packs;
 pub(crate) mod postgres;
 pub(crate) mod program;

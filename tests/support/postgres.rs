@@ -55,6 +55,11 @@ pub(crate) fn private() -> PrivatePostgres {
     PrivatePostgres::start(&settings).expect("a private Postgres starts")
 }
 
+/// The same, for tests that kill the server and count on every commit.
+pub(crate) fn durable() -> PrivatePostgres {
+    PrivatePostgres::start(&Settings::default()).expect("a private Postgres starts")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -263,6 +264,11 @@ impl Program {
         self.child = Some(child.expect("the program can be started"));
     }
 
+    /// Whether a program was started whose end was not waited for.
+    pub(crate) fn was_started(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Whether the started program has not ended.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
@@ -307,19 +313,23 @@ impl Program {
 
     /// Sends a signal to the running program.
     pub(crate) fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("the program runs");
-        let process = Pid::from_raw(child.id().cast_signed()).expect("a process has a number");
-        kill_process(process, signal).expect("our own child can be told");
+        kill_process(self.process(), signal).expect("our own child can be told");
     }
 
-    /// Waits until the program has ended by itself, and returns the exit code; -1 after a signal.
+    /// The running program.
+    pub(crate) fn process(&self) -> Pid {
+        let child = self.child.as_ref().expect("the program runs");
+        Pid::from_raw(child.id().cast_signed()).expect("a process has a number")
+    }
+
+    /// Waits until the program has ended by itself, and returns the exit code, or the negative number of a signal.
     pub(crate) fn wait_for_end(&mut self) -> i32 {
         let begun = Instant::now();
         loop {
             let child = self.child.as_mut().expect("the program was started");
             if let Some(status) = child.try_wait().unwrap() {
                 self.child = None;
-                return status.code().unwrap_or(-1);
+                return status.code().or(status.signal().map(|signal| -signal)).unwrap();
             }
             let waited = begun.elapsed() < WAIT_MAX;
             assert!(waited, "the program did not end\n{}", self.last_of_log());
