@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use tonle::sim::{Fault, Sim};
+use serde_json::Value;
+use tonle::sim::{Fault, Settings, Sim};
 
 use crate::path::{assert_as_undisturbed, assert_changes_are_a_chain};
 use crate::support::postgres;
-use crate::support::program::{Program, cases_of_today, primero};
+use crate::support::program::{Program, assert_same_tables, cases_of_today, primero};
+use crate::support::replay::recording;
 
 /// Path of the lists of cases.
 const CASES: &str = "/api/v2/cases";
@@ -56,6 +58,27 @@ fn a_load_through_every_fault_loses_nothing() {
     program.assert_true_to_state();
     rest.clear();
     assert_as_undisturbed(&program, &[("kampot", &kampot)]);
+}
+
+#[test]
+fn a_second_of_many_pages_loses_no_case_although_equal_stamps_have_no_order() {
+    let lines = std::fs::read_to_string(recording("cases.ndjson")).unwrap();
+    let one_second = lines.lines().map(|line| {
+        let mut case: Value = serde_json::from_str(line).unwrap();
+        case["last_updated_at"] = "2026-05-01T00:00:00.000Z".into();
+        format!("{case}\n")
+    });
+    let whole = Program::reproducible();
+    let file = whole.path("cases.ndjson");
+    std::fs::write(&file, one_second.collect::<String>()).unwrap();
+    let kampot = primero(Settings { from: Some(file), ..Settings::default() });
+    let paged = whole.elsewhere().server_with("kampot", &kampot, MANY_PAGES);
+    let whole = whole.server("kampot", &kampot);
+    for program in [&paged, &whole] {
+        program.once(0);
+    }
+    assert_same_tables(&paged.tables(), &whole.tables());
+    assert_eq!(paged.query("SELECT cases_known FROM tonle.sync_status"), "317");
 }
 
 #[test]

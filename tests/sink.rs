@@ -800,7 +800,7 @@ async fn a_figure_is_provisional_until_its_period_ended() {
 
 /// What the steps after the first made, taken away again; the data dictionary is made anew by step 3.
 const BACK_TO_ONE: &str = "
-    DROP TABLE {s}.dimensions, {s}.tonle_made CASCADE;
+    DROP TABLE {s}.dimensions, {s}.tonle_made, {s}.tonle_erased CASCADE;
     ALTER TABLE {s}.indicators DROP COLUMN periods, DROP COLUMN breakdowns, DROP COLUMN view_column,
         DROP COLUMN framework, DROP COLUMN direction;
     ALTER TABLE {s}.tonle_pipeline DROP COLUMN instances_fingerprint, DROP COLUMN places_fingerprint,

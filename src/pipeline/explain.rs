@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::asked::Asked;
-use super::glance::Glance;
+use super::glance::{GLANCES_MAX, Glance};
 use super::standing::tree_of;
 use super::start::compile;
 use crate::config::Config;
@@ -47,7 +47,24 @@ pub struct Explained {
 /// A configuration error that names what is unknown and the nearest that is known; else when the state cannot be
 /// read or the tables belong to another state directory.
 pub async fn explain(config: &Config, words: &[String]) -> Result<Explained> {
-    let seen = Glance::at(config).await?;
+    let mut glance = 1;
+    loop {
+        let seen = Glance::at(config).await?;
+        let before = seen.position.as_ref().map(|position| position.epoch);
+        let (explained, after) = explained(config, words, seen).await?;
+        if glance == GLANCES_MAX || after.is_none_or(|after| Some(after) == before) {
+            return Ok(explained);
+        }
+        glance += 1; // the pipeline wrote an epoch meanwhile
+    }
+}
+
+/// The cell, and the epoch that the tables showed after it was looked up.
+async fn explained(
+    config: &Config,
+    words: &[String],
+    seen: Glance,
+) -> Result<(Explained, Option<Epoch>)> {
     let mut notes = seen.notes();
     let Glance { look, position, restored } = seen;
     let tree = tree_of(&restored.locations);
@@ -56,7 +73,7 @@ pub async fn explain(config: &Config, words: &[String]) -> Result<Explained> {
     let dictionary = interner.read(Dictionary::clone);
     let (indicator, cell) =
         Asked { doing: DOING, plan: &plan, dictionary: &dictionary }.cell(pairs(words)?)?;
-    if position.as_ref().is_some_and(|p| p.fingerprint != plan.catalog().fingerprint) {
+    if position.as_ref().is_some_and(|p| !plan.catalog().fingerprint.counts_as(p.fingerprint)) {
         notes.push("the tables follow another pack, other instances or other places".to_owned());
     }
     let text = text_of(&cell, indicator.has_denominator);
@@ -64,6 +81,10 @@ pub async fn explain(config: &Config, words: &[String]) -> Result<Explained> {
         Err(error) => Err(Error::new(error.kind(), error.to_string())),
         Ok(_) if position.is_none() => Ok((None, Vec::new())),
         Ok(look) => look.cell(plan.catalog(), &text, CHANGES_MAX).await,
+    };
+    let after = match &look {
+        Ok(look) => look.position().await.ok().flatten().map(|position| position.epoch),
+        Err(_) => None,
     };
     let world = World {
         definition: &config.definition,
@@ -73,7 +94,7 @@ pub async fn explain(config: &Config, words: &[String]) -> Result<Explained> {
         instances: &config.instance_definitions(),
         today: restored.today.unwrap_or(Day::FIRST),
     };
-    Ok(Explained {
+    let explained = Explained {
         words: config.definition.in_words(&cell.indicator).unwrap_or_default(),
         accounts: account(&world, &restored.records, &cell),
         dimensions: plan.catalog().dimensions.iter().map(|column| column.name.clone()).collect(),
@@ -83,7 +104,8 @@ pub async fn explain(config: &Config, words: &[String]) -> Result<Explained> {
         cell,
         notes,
         shown,
-    })
+    };
+    Ok((explained, after))
 }
 
 impl Explained {

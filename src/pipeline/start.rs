@@ -203,7 +203,9 @@ impl<'a> Pipeline<'a> {
         }
         let mut gap = None;
         if self.owed.is_none() {
-            gap = self.gap(&complete).await?;
+            if self.committed.0 > 0 {
+                gap = self.gap(&complete).await?; // before the first epoch there are no tables
+            }
             complete = Changes::default(); // the tables show it already
         }
         for input in tail {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 
+use super::glance::GLANCES_MAX;
 use super::standing::tree_of;
 use super::start::compile;
 use crate::config::Config;
@@ -33,8 +34,21 @@ pub struct Verified {
 /// It works beside a running pipeline; the tables are compared as they are at one moment.
 ///
 /// # Errors
-/// When the state or the database cannot be read, or they are not of the same pipeline.
+/// When the state or the database cannot be read, or they are not of the same pipeline; Temporary when the tables
+/// were never left alone for long enough.
 pub async fn verify(config: &Config) -> Result<Verified> {
+    for _ in 0..GLANCES_MAX {
+        let (verified, after) = verified(config).await?;
+        if verified.comparison.is_equal() || after == Some(verified.epoch) {
+            return Ok(verified);
+        }
+    }
+    let what = "comparing the tables: epochs were written all the while";
+    Err(Error::new(Kind::Temporary, what).advise("try again, or stop `tonle run` meanwhile"))
+}
+
+/// What was found, and the epoch that the tables showed after it.
+async fn verified(config: &Config) -> Result<(Verified, Option<Epoch>)> {
     let bare = compile(config, &LocationTree::default(), &Interner::default())?;
     let mut sink = Sink::open(config.sink.clone(), bare.catalog()).await?;
     let position = sink.position().await?.ok_or_else(|| {
@@ -60,7 +74,7 @@ pub async fn verify(config: &Config) -> Result<Verified> {
         &tree_of(&restored.locations),
         &Interner::new(restored.dictionary.clone()),
     )?;
-    if plan.catalog().fingerprint != position.fingerprint {
+    if !plan.catalog().fingerprint.counts_as(position.fingerprint) {
         let what = "the tables follow another pack, other instances or other places";
         return Err(
             Error::new(Kind::DataDiffers, what).advise("`tonle run` brings them up to date")
@@ -70,7 +84,8 @@ pub async fn verify(config: &Config) -> Result<Verified> {
     let tables = expected(config, &restored);
     let named = Named::new(plan.catalog(), tables);
     let comparison = sink.compare(&named.complete(), restored.today, &named).await?;
-    Ok(Verified { epoch: position.epoch, records: restored.records.len(), comparison })
+    let after = sink.position().await?.map(|position| position.epoch);
+    Ok((Verified { epoch: position.epoch, records: restored.records.len(), comparison }, after))
 }
 
 fn expected(config: &Config, restored: &Restored) -> Tables {

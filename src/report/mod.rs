@@ -361,9 +361,9 @@ mod tests {
                 line.as_object().unwrap().len() - "timestamp level message".split(' ').count();
             assert!(facts > 0, "{event:?} must come with its facts: {line}");
         }
-        assert_eq!(lines[6]["epoch"], 7);
-        assert_eq!(lines[6]["took_ms"], 1000);
-        assert_eq!(lines[8]["error"], "asking for changed cases");
+        assert_eq!(lines[10]["epoch"], 7);
+        assert_eq!(lines[10]["took_ms"], 1000);
+        assert_eq!(lines[12]["error"], "asking for changed cases");
     }
 
     #[test]

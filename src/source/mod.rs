@@ -11,6 +11,7 @@
 mod poll;
 mod parts;
 mod texts;
+mod ties;
 mod replay;
 mod client;
 mod paths;

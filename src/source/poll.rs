@@ -19,6 +19,7 @@ use super::decode::{Decoded, Decoder, Page};
 use super::outlet::{Halt, Outlet};
 use super::settings::ServerSettings;
 use super::stumble::{Backoff, Stumble};
+use super::ties::{Settled, Ties};
 use super::{Event, parts, paths};
 use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
@@ -48,6 +49,8 @@ pub(super) struct Poll {
     sent: Cursor,
     known: HashMap<RecordKey, u64>,
     seen: HashSet<(Option<Instant>, &'static str)>,
+    /// What was seen of the second that is being read.
+    ties: Ties,
     total: Option<u64>,
     newest: Option<Instant>,
     failures: u32,
@@ -102,6 +105,7 @@ impl Poll {
             cursor,
             known: known.into_iter().collect(),
             seen: HashSet::new(),
+            ties: Ties::default(),
             total: None,
             newest: None,
             failures: 0,
@@ -195,8 +199,12 @@ impl Poll {
         let (page, date, count) = self.ask_whole(at).await?;
         crash::point(Step::ReplyDecoded);
         let per = page.metadata.per.unwrap_or(u64::MAX).min(self.settings.page_size.into()).max(1);
+        self.ties.note(at.lower, at.page, &page.records);
         if count == 0 {
             self.verify_empty(at, &page, per).await?;
+            if self.is_unsettled(at, None)? {
+                return Ok(Some(Position { page: 1, ..at }));
+            }
             self.hand_on(Vec::new(), None, pass, true).await?;
             return Ok(None);
         }
@@ -213,6 +221,10 @@ impl Poll {
         let now = date.unwrap_or_else(|| Instant(Timestamp::now().as_millisecond()));
         let (newest, last) = (stamps().max(), stamps().next_back());
         self.newest = self.newest.max(newest);
+        if complete && self.is_unsettled(at, None)? {
+            self.hand_on(page.records, Some(at.lower), pass, false).await?;
+            return Ok(Some(Position { page: 1, ..at }));
+        }
         if complete {
             // A stamp in the future must not carry the watermark past what is still to come.
             let watermark = newest.map(|stamp| stamp.min(now));
@@ -224,6 +236,10 @@ impl Poll {
             return Err(self.fault("its records are not in the order that was asked for"));
         }
         let next = whole_second(last.min(now));
+        if next > at.lower && self.is_unsettled(at, Some(next))? {
+            self.hand_on(page.records, Some(at.lower), pass, false).await?;
+            return Ok(Some(Position { page: 1, ..at }));
+        }
         let next = if next > at.lower {
             Position { lower: next, page: 1 }
         } else if strays == 0 && at.page < PAGES_MAX {
@@ -233,6 +249,15 @@ impl Poll {
         };
         self.hand_on(page.records, Some(last.min(now)), pass, false).await?;
         Ok(Some(next))
+    }
+
+    /// Whether the pages from one lower bound on have to be read again before they count as read.
+    fn is_unsettled(&mut self, at: Position, next: Option<Instant>) -> Result<bool, Stumble> {
+        match self.ties.settled(at.page, next) {
+            Settled::Yes => Ok(false),
+            Settled::Again => Ok(true),
+            Settled::Never => Err(self.fault("the pages of one second are never the same")),
+        }
     }
 
     /// One page with all its fields, and how many records the server sent on it. A record that changes between
