@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod durable;
 mod floors;
 mod kinds;
 mod machine;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::seq::IndexedRandom;
@@ -19,7 +20,7 @@ use tonle::report::Metrics;
 use tonle::state::{Restored, State};
 
 use crate::world::{World, directory_bytes};
-use crate::{floors, row};
+use crate::{durable, floors, row};
 
 /// Changed cases in an epoch, and how many epochs are measured.
 const SIZES: [(usize, usize); 3] = [(1, 300), (100, 60), (10_000, 7)];
@@ -29,6 +30,7 @@ pub(crate) fn measure(world: &World) {
     let bare = runtime.block_on(floors::bare_commit(&world.postgres.url()));
     let mut editor = Editor::new(world);
     runtime.block_on(measure_epochs(world, &mut editor, bare));
+    durable::measure(&mut editor);
     measure_dataflow(world, &mut editor);
 }
 
@@ -84,6 +86,25 @@ async fn measure_epochs(world: &World, editor: &mut Editor, bare: Duration) {
             &format!("{:.2} ms bare one-row commit", bare.as_secs_f64() * 1e3),
         );
     }
+    measure_beside_snapshots(&mut pipeline, editor).await;
+}
+
+/// Epochs of one case while snapshots of everything are written on another thread.
+async fn measure_beside_snapshots(pipeline: &mut Pipeline<'_>, editor: &mut Editor) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let snapshots = durable::keep_writing(editor, &stop);
+    let mut times = Vec::new();
+    for _ in 0..SIZES[0].1 * 3 {
+        let mut input = pipeline.next_input();
+        input.arrivals.push(editor.arrival(1));
+        let begun = Instant::now();
+        pipeline.turn(input).await.expect("it is committed");
+        times.push(begun.elapsed());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let count = snapshots.join().expect("it ends");
+    let what = format!("1 changed, while snapshots are written ({count})");
+    row(&what, &spread(&mut times), "the same without");
 }
 
 /// The same changes through the dataflow alone.
@@ -102,6 +123,10 @@ fn measure_dataflow(world: &World, editor: &mut Editor) {
     let loaded = dataflow.advance(Input { changes, today }).expect("it runs");
     let seconds = begun.elapsed().as_secs_f64();
     row("the dataflow alone: load", &format!("{seconds:.2} s, {} cells", loaded.cells.len()), "");
+    let begun = Instant::now();
+    let count = dataflow.records().expect("it runs").len();
+    let ms = begun.elapsed().as_secs_f64() * 1e3;
+    row("pointers of all records, taken between two epochs", &format!("{ms:.0} ms, {count}"), "");
     for (size, rounds) in SIZES {
         let (mut times, mut cells) = (Vec::new(), 0);
         for _ in 0..rounds {
@@ -116,7 +141,7 @@ fn measure_dataflow(world: &World, editor: &mut Editor) {
     }
 }
 
-fn spread(times: &mut [Duration]) -> String {
+pub(crate) fn spread(times: &mut [Duration]) -> String {
     times.sort();
     let ms = |index: usize| times[index].as_secs_f64() * 1e3;
     format!("p50 {:.2} ms, p99 {:.2} ms", ms(times.len() / 2), ms(times.len() * 99 / 100))
@@ -156,7 +181,11 @@ impl Editor {
         Self { schema, options, places, days, restored, rng: ChaCha8Rng::seed_from_u64(5) }
     }
 
-    fn arrival(&mut self, size: usize) -> Arrival {
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    pub(crate) fn arrival(&mut self, size: usize) -> Arrival {
         let cursor = Cursor { first_load_done: true, ..Cursor::default() };
         let changes: Vec<_> = (0..size).map(|_| self.edit()).collect();
         Arrival { instance: Code(1), cursor, deferred: false, is_backfill: false, changes }

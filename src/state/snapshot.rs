@@ -88,7 +88,7 @@ fn write_as(
 ) -> Result<u64> {
     // By key is by shard, for the shard is the top byte of the key.
     content.records.sort_unstable_by_key(|(key, _)| *key);
-    let mut file = Output { file: directory.create(name)?, bytes: 0 };
+    let mut file = Output { file: directory.create(name)?, bytes: 0, synced: 0 };
     crash::point(Step::SnapshotBegun);
     let large = |large: TooLarge| Error::bug(format!("writing {name}: {} is too large", large.0));
     let head = SnapshotHead {
@@ -137,9 +137,14 @@ fn write_as(
     Ok(file.bytes)
 }
 
+/// A snapshot is synced each time so many bytes of it were written: one sync of all of it would hold up what the log
+/// and Postgres sync meanwhile for as long.
+const SYNC_BYTES: u64 = 4 << 20;
+
 struct Output {
     file: DiskFile,
     bytes: u64,
+    synced: u64,
 }
 
 impl Output {
@@ -149,6 +154,11 @@ impl Output {
         crash::point(Step::SnapshotHalfWritten);
         self.bytes += writer.bytes().len() as u64;
         writer.written();
+        if self.bytes - self.synced >= SYNC_BYTES {
+            let synced = self.file.sync_data();
+            synced.map_err(|e| failed(format!("syncing {}", self.file.path().display()), e))?;
+            self.synced = self.bytes;
+        }
         Ok(())
     }
 }
