@@ -45,6 +45,9 @@ followup_due_dates = "dates"
 note_created_by = "worker"
 "#;
 
+/// The file that the state is exported to.
+const EXPORT: &str = "kept.tonle";
+
 /// Everything that must not be found.
 struct Forbidden {
     /// Texts in lower case, by length: a window of that length is looked up.
@@ -241,6 +244,26 @@ fn postgres_errors(program: &mut Program, sim: &Sim) {
     program.wait_for(INSTANCE, sim);
 }
 
+/// Commands that mend, erase, show and carry the state, and what they say.
+fn keeping_commands(program: &Program, sim: &Sim) -> String {
+    let mut heard = said(program, &["verify", "--repair"], 0);
+    let ids: Vec<_> = sim.cases().iter().take(2).map(|case| case["id"].clone()).collect();
+    let list = program.path("ids");
+    let list = list.to_str().unwrap();
+    fs::write(list, "CANARY-0001-name\n").unwrap();
+    heard += &said(program, &["erase", "--instance", INSTANCE, "--records", list], 2);
+    fs::write(list, ids.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")).unwrap();
+    heard += &said(program, &["erase", "--instance", INSTANCE, "--records", list], 0);
+    fs::remove_file(list).unwrap();
+    heard += &said(program, &["state", "show"], 0);
+    heard += &said(program, &["state", "show", "--format", "json"], 0);
+    let cell = ["indicator=CM-01", "period=2026", "--pseudonyms"];
+    heard += &said(program, &[&["explain"], &cell[..]].concat(), 0);
+    let export = program.path(EXPORT);
+    heard += &said(program, &["state", "export", export.to_str().unwrap()], 0);
+    heard
+}
+
 /// Commands that fail, and what they say.
 fn failing_commands(program: &mut Program, gate: &Gate, sim: &Sim) -> String {
     let mut heard = String::new();
@@ -256,6 +279,7 @@ fn failing_commands(program: &mut Program, gate: &Gate, sim: &Sim) -> String {
     heard += &said(program, &["verify"], 0);
     program.query("UPDATE tonle.cases SET sex = 'other' WHERE sex = 'male'");
     heard += &said(program, &["verify"], 65);
+    heard += &keeping_commands(program, sim);
     let away = "postgres://tonle:hush@127.0.0.1:1/none";
     heard += &said(program, &["check", "--database-url", away], 69);
     fs::write(program.path("odd.toml"), "[pack]\nid = 7\n").unwrap();
@@ -294,6 +318,7 @@ fn nothing_that_identifies_a_child_is_written_anywhere() {
     let workers = write_snapshot(&program);
     let is_pseudonym = |worker: &String| worker.len() == 32 && !worker.contains(|c| !is_hex(c));
     assert!(workers.len() > 50 && workers.iter().all(is_pseudonym), "{workers:?}");
+    let kept = bytes_below(&program.state());
     let heard = failing_commands(&mut program, &gate, &sim);
 
     let forbidden = Forbidden::of(&sim);
@@ -305,7 +330,9 @@ fn nothing_that_identifies_a_child_is_written_anywhere() {
     assert!(seen.len() > 300, "the search finds what was served: {}", seen.len());
     let state = bytes_below(&program.state());
     let dump = program.dump();
-    forbidden.assert_none("the state", &state);
+    forbidden.assert_none("the state", &kept);
+    forbidden.assert_none("the state after an erasure", &state);
+    forbidden.assert_none("the exported state", &fs::read(program.path(EXPORT)).unwrap());
     forbidden.assert_none("the database", dump.as_bytes());
     forbidden.assert_none("the log", program.log().as_bytes());
     forbidden.assert_none("the page", pages.as_bytes());
@@ -315,7 +342,7 @@ fn nothing_that_identifies_a_child_is_written_anywhere() {
     // and is published as unmapped only.
     let planted =
         |bytes: &[u8]| bytes.windows(PLANTED.len()).filter(|w| *w == PLANTED.as_bytes()).count();
-    assert!(planted(&state) >= 2, "the log and the snapshot hold the planted term");
+    assert!(planted(&kept) >= 2, "the log and the snapshot hold the planted term");
     assert_eq!(planted(dump.as_bytes()) + planted(program.log().as_bytes()), 0);
 }
 
