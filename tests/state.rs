@@ -356,6 +356,30 @@ fn pruning_leaves_two_snapshots_and_the_log_behind_the_older_one() {
 }
 
 #[test]
+fn an_epoch_that_is_committed_while_a_snapshot_gets_its_name_does_not_remove_it() {
+    let mut world = World::new();
+    for seed in 0..10 {
+        world.step(&Step { snapshot: seed % 5 == 4, ..step(seed) });
+    }
+    world.step(&Step { snapshot: false, ..step(10) });
+    world.begin_snapshot().unwrap();
+    let is_named = |world: &World| files(world.directory.path(), "snap").len() == 3;
+    let named = (0..2_000_000).any(|_| {
+        std::thread::yield_now();
+        is_named(&world)
+    });
+    assert!(named, "the snapshot has its name");
+    // Committing removes what no restart needs; nobody has asked yet whether the snapshot is done.
+    world.step(&Step { snapshot: false, ..step(11) });
+    let written = world.end_snapshot().unwrap();
+    let newest = world.newest("snap");
+    assert!(newest.to_str().unwrap().contains(&format!("{:020}", written.epoch.0)), "{newest:?}");
+    assert_eq!(std::fs::metadata(newest).unwrap().len(), written.bytes);
+    let last = world.last();
+    world.restart(Some(last));
+}
+
+#[test]
 fn a_snapshot_is_wanted_when_the_log_has_grown() {
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings::new(directory.path()).unwrap().with_sizes(1 << 20, 2000);

@@ -81,8 +81,10 @@ impl Writing {
         if self.files.snapshots.len() < SNAPSHOTS_KEPT {
             return Ok(());
         }
+        // The thread that writes one may have given it its name already, before anybody asked whether it is done.
+        let being_written = self.background.as_ref().map(|background| background.epoch);
         for epoch in directory.list()?.snapshots {
-            if !self.files.snapshots[kept..].contains(&epoch) {
+            if !self.files.snapshots[kept..].contains(&epoch) && being_written != Some(epoch) {
                 directory.remove(&snapshot_name(epoch))?;
                 crash::point(Step::SnapshotRemoved);
                 self.stale.remove(&snapshot_name(epoch));

@@ -261,6 +261,11 @@ impl World {
     }
 
     pub(super) fn try_snapshot(&mut self) -> Result<SnapshotWritten> {
+        self.begin_snapshot()?;
+        self.end_snapshot()
+    }
+
+    pub(super) fn begin_snapshot(&mut self) -> Result<()> {
         let contents = self.contents().clone();
         let state = self.state.as_mut().unwrap();
         state.snapshot(SnapshotContent {
@@ -271,7 +276,11 @@ impl World {
             today: contents.today,
             locations: contents.locations,
             dictionary: self.dictionary.clone(),
-        })?;
+        })
+    }
+
+    pub(super) fn end_snapshot(&mut self) -> Result<SnapshotWritten> {
+        let state = self.state.as_mut().unwrap();
         let finished = (0..2_000_000).find_map(|_| {
             std::thread::yield_now();
             state.snapshot_finished()
