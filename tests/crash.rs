@@ -1,6 +1,30 @@
 //! The real program ended at any moment, and started again over whatever is left: no record is lost, doubled or
 //! withdrawn.
 
+/// An indicator over a field that no pack of these tests reads: all that a pack says of it.
+macro_rules! by_nationality {
+    () => {
+        r#"
+[fields.nationality]
+type = "options"
+values = ["khmer", "vietnamese", "thai"]
+
+[dimensions.nationality]
+title = { en = "Nationality" }
+from = "nationality"
+
+[indicators.X-02]
+title = { en = "New cases by nationality" }
+definition = { en = "Cases by date of registration." }
+count = "cases"
+population = "strict"
+placed = { flow = "registration_date" }
+periods = ["month"]
+tables = [["nationality"]]
+"#
+    };
+}
+
 mod changes;
 mod copies;
 mod disagree;

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tonle::config::{Config, Overrides};
 use tonle::indicator::schema_of;
-use tonle::model::{Domain, Epoch, Interner};
+use tonle::model::{Domain, Epoch};
 use tonle::sim::{EditKind, Fault, Settings, Sim};
 use tonle::state::{SnapshotContent, State};
 
@@ -181,16 +181,7 @@ fn write_snapshot(program: &Program) -> Vec<String> {
     let entries = restored.dictionary.entries_from(0).into_iter();
     let workers = entries.filter(|entry| entry.domain == Domain::Worker).map(|entry| entry.term);
     let workers = workers.collect();
-    let content = SnapshotContent {
-        epoch: restored.base,
-        records: restored.records,
-        deferred: restored.deferred,
-        cursors: restored.cursors,
-        today: restored.today,
-        locations: restored.locations,
-        dictionary: Interner::new(restored.dictionary),
-    };
-    state.snapshot(content).unwrap();
+    state.snapshot(SnapshotContent::from(restored)).unwrap();
     drop(state); // Waits for it.
     let names = fs::read_dir(program.state()).unwrap();
     let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();

@@ -8,7 +8,7 @@ use super::erase::level;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::indicator::schema_of;
-use crate::model::{Case, Code, Domain, Epoch, FieldType, Interner, Schema, Slot, Subform};
+use crate::model::{Case, Code, Domain, Epoch, FieldType, Schema, Slot, Subform};
 use crate::sink::look::Look;
 use crate::source;
 use crate::state::{Agreement, Restored, SnapshotContent, State};
@@ -54,15 +54,7 @@ pub async fn compact(config: &Config) -> Result<Compacted> {
     }
     let terms_emptied = empty_unused(&mut restored, &schema);
     let (epoch, records) = (restored.base, restored.records.len());
-    state.compact(SnapshotContent {
-        epoch,
-        records: restored.records,
-        deferred: restored.deferred,
-        cursors: restored.cursors,
-        today: restored.today,
-        locations: restored.locations,
-        dictionary: Interner::new(restored.dictionary),
-    })?;
+    state.compact(SnapshotContent::from(restored))?;
     loop {
         match state.snapshot_finished() {
             None => tokio::time::sleep(LOOK_INTERVAL).await,

@@ -249,6 +249,21 @@ fn unpack(bundle: &Path, directory: &Path) -> Result<BTreeMap<String, u64>> {
     Ok(files)
 }
 
+/// Bytes of a file that are held at once.
+const PIECE_BYTES: usize = 1 << 16;
+
+/// Lends room for each next piece of so many bytes.
+fn in_pieces(bytes: u64, mut each: impl FnMut(&mut [u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut rest = bytes;
+    let mut room = vec![0; PIECE_BYTES];
+    while rest > 0 {
+        let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(room.len());
+        each(&mut room[..wanted])?;
+        rest -= wanted as u64;
+    }
+    Ok(())
+}
+
 /// A file that is hashed as it is written or read.
 struct Hashing<T> {
     inner: T,
@@ -272,15 +287,10 @@ impl<W: Write> Hashing<W> {
         self.put(&length.to_le_bytes())?;
         self.put(name.as_bytes())?;
         self.put(&bytes.to_le_bytes())?;
-        let mut rest = bytes;
-        let mut buffer = vec![0; 1 << 16];
-        while rest > 0 {
-            let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
-            file.read_exact(&mut buffer[..wanted])?;
-            self.put(&buffer[..wanted])?;
-            rest -= wanted as u64;
-        }
-        Ok(())
+        in_pieces(bytes, |piece| {
+            file.read_exact(piece)?;
+            self.put(piece)
+        })
     }
 }
 
@@ -308,14 +318,9 @@ impl<R: Read> Hashing<R> {
     }
 
     fn copy(&mut self, bytes: u64, mut file: &File) -> io::Result<()> {
-        let mut rest = bytes;
-        let mut buffer = vec![0; 1 << 16];
-        while rest > 0 {
-            let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
-            self.read(&mut buffer[..wanted])?;
-            file.write_all(&buffer[..wanted])?;
-            rest -= wanted as u64;
-        }
-        Ok(())
+        in_pieces(bytes, |piece| {
+            self.read(piece)?;
+            file.write_all(piece)
+        })
     }
 }

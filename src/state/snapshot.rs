@@ -19,6 +19,7 @@ use super::disk::DiskFile;
 use super::format::{self, Frame, RECORDS, SHARD, SnapshotHead, TooLarge};
 use super::frame::{Body, Damage, Frames, Trouble};
 use super::record::RECORD_BYTES_MIN;
+use super::recovery::Restored;
 use super::seal::Keys;
 use super::segment::INPUT_BYTES;
 use super::translation::Translation;
@@ -41,6 +42,21 @@ pub struct SnapshotContent {
     pub locations: BTreeMap<Code, Vec<Location>>,
     /// The dictionary; of what was added since the last logged epoch nothing is written.
     pub dictionary: Interner,
+}
+
+impl From<Restored> for SnapshotContent {
+    /// What was restored, as of its base; it must have no tail, or cursors are ahead of the records.
+    fn from(restored: Restored) -> Self {
+        Self {
+            epoch: restored.base,
+            records: restored.records,
+            deferred: restored.deferred,
+            cursors: restored.cursors,
+            today: restored.today,
+            locations: restored.locations,
+            dictionary: Interner::new(restored.dictionary),
+        }
+    }
 }
 
 /// A snapshot as it was read, its cases laid out for the schema that was asked for.

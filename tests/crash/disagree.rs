@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonle::sim::Fault;
 
-use super::restart::loaded;
+use super::restart::{dropped_under_a_running_program, loaded};
 use super::{assert_changes_are_a_chain, recent, undisturbed};
 use crate::support::program::{Ending, Program, assert_same_tables, cases_of_today, primero};
 
@@ -155,17 +155,9 @@ fn a_table_that_was_dropped_comes_back_with_its_rows() {
 
 #[test]
 fn tables_dropped_under_a_running_program_come_back() {
-    let (mut program, sims) = loaded();
-    program.start();
-    program.wait_for("kampot", &sims[0]);
-    for table in ["indicator_values", "cases", "changes", "epochs", "sync_status", "tonle_left"] {
-        program.query(&format!("DROP TABLE tonle.{table} CASCADE"));
-        sims[0].edit(10).unwrap();
-        program.wait_for("kampot", &sims[0]);
-    }
-    assert_eq!(program.stop(), 0);
-    program.assert_true_to_state();
-    assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
+    let tables = ["indicator_values", "cases", "changes", "epochs", "sync_status", "tonle_left"];
+    let tables = tables.map(|table| format!("TABLE tonle.{table}"));
+    dropped_under_a_running_program(&tables.each_ref().map(String::as_str));
 }
 
 #[test]

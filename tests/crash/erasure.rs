@@ -11,6 +11,7 @@ use serde_json::json;
 use tonle::sim::Sim;
 
 use super::disagree::{copy, expect, last_epoch, put_back, rows_of};
+use super::keeping::files;
 use super::recent;
 use crate::support::program::{Ending, Program, cases_of_today, primero};
 
@@ -226,21 +227,13 @@ fn replayed_files_do_not_bring_an_erased_record_back() {
 fn the_files_of_the_state_are_rewritten_before_they_are_too_old() {
     let (program, sim, marked) = marked();
     let mut program = program.with("erasure_seconds = 1");
-    let names = |program: &Program| {
-        let names = fs::read_dir(program.state()).unwrap();
-        let mut names: Vec<_> =
-            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.retain(|name| name.ends_with(".seg") || name.ends_with(".snap"));
-        names.sort();
-        names
-    };
-    let first = names(&program);
+    let first = files(&program);
     program.start();
     program.wait_for("kampot", &sim);
     program.wait_until("no file is left that there was", |program| {
-        names(program).iter().all(|name| !first.contains(name))
+        files(program).iter().all(|name| !first.contains(name))
     });
-    let snapshots = names(&program).iter().filter(|name| name.ends_with(".snap")).count();
+    let snapshots = files(&program).iter().filter(|name| name.ends_with(".snap")).count();
     assert!(snapshots >= 1);
     program.kill();
     program.once(0);

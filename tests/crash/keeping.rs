@@ -14,7 +14,7 @@ use crate::support::program::{Program, assert_same_tables};
 const NO_DATABASE: &str = "postgres://tonle@127.0.0.1:1/none";
 
 /// The names of the log and the snapshots.
-fn files(program: &Program) -> Vec<String> {
+pub(super) fn files(program: &Program) -> Vec<String> {
     let names = fs::read_dir(program.state()).unwrap();
     let mut names: Vec<_> =
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

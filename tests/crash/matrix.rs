@@ -351,24 +351,7 @@ tables = [[], ["age_{number}"]]
 }
 
 /// A field that the small pack does not read.
-const FIELD: &str = r#"
-[fields.nationality]
-type = "options"
-values = ["khmer", "vietnamese", "thai"]
-
-[dimensions.nationality]
-title = { en = "Nationality" }
-from = "nationality"
-
-[indicators.S-03]
-title = { en = "New cases by nationality" }
-definition = { en = "Cases by date of registration." }
-count = "cases"
-population = "strict"
-placed = { flow = "registration_date" }
-periods = ["month"]
-tables = [["nationality"]]
-"#;
+const FIELD: &str = by_nationality!();
 
 /// The sorted rows of all tables, without what tells when a row was written. Of how current an instance is also
 /// without how that was found out: a server tells its time in whole seconds, and no cursor is after it. A file has no

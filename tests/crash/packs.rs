@@ -20,28 +20,15 @@ periods = ["month"]
 tables = [[], ["risk_level"]]
 "#;
 
-pub(super) const FIELD: &str = r#"
+pub(super) const FIELD: &str = concat!(
+    r#"
 [pack]
 id = "wider"
 version = "1.0.0"
 title = { en = "Wider" }
-
-[fields]
-nationality = { type = "options", values = ["khmer", "vietnamese", "thai"] }
-
-[dimensions.nationality]
-title = { en = "Nationality" }
-from = "nationality"
-
-[indicators.X-02]
-title = { en = "New cases by nationality" }
-definition = { en = "Cases by date of registration." }
-count = "cases"
-population = "strict"
-placed = { flow = "registration_date" }
-periods = ["month"]
-tables = [["nationality"]]
-"#;
+"#,
+    by_nationality!()
+);
 
 pub(super) const OF_NATIONALITIES: &str = "SELECT count(*) FROM tonle.indicator_values
     WHERE indicator = 'X-02' AND nationality IN ('khmer', 'vietnamese', 'thai')";

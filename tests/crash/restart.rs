@@ -144,12 +144,19 @@ fn emptied_tables_are_filled_without_asking_for_everything_again() {
 
 #[test]
 fn tables_emptied_under_a_running_program_are_filled_again() {
+    dropped_under_a_running_program(&["SCHEMA tonle"]);
+}
+
+/// Drops one after the other under a running program, with edits after each, and expects all to come back.
+pub(super) fn dropped_under_a_running_program(dropped: &[&str]) {
     let (mut program, sims) = loaded();
     program.start();
     program.wait_for("kampot", &sims[0]);
-    program.query("DROP SCHEMA tonle CASCADE");
-    sims[0].edit(10).unwrap();
-    program.wait_for("kampot", &sims[0]);
+    for what in dropped {
+        program.query(&format!("DROP {what} CASCADE"));
+        sims[0].edit(10).unwrap();
+        program.wait_for("kampot", &sims[0]);
+    }
     assert_eq!(program.stop(), 0);
     program.assert_true_to_state();
     assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tonle::error::Result;
@@ -281,11 +282,7 @@ impl World {
 
     pub(super) fn end_snapshot(&mut self) -> Result<SnapshotWritten> {
         let state = self.state.as_mut().unwrap();
-        let finished = (0..2_000_000).find_map(|_| {
-            std::thread::yield_now();
-            state.snapshot_finished()
-        });
-        let written = finished.expect("a snapshot ends")?;
+        let written = finished(state)?;
         self.snapshots.push(written.epoch);
         self.snapshots.dedup();
         Ok(written)
@@ -354,6 +351,21 @@ impl World {
         for instance in restored.cursors.keys() {
             assert!(restored.dictionary.term(Domain::Instance, *instance).is_some());
         }
+    }
+}
+
+/// The longest wait for a snapshot.
+const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The snapshot that was begun, once it is done.
+pub(super) fn finished(state: &mut State) -> Result<SnapshotWritten> {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(finished) = state.snapshot_finished() {
+            return finished;
+        }
+        assert!(begun.elapsed() < SNAPSHOT_WAIT_MAX, "a snapshot ends");
+        std::thread::yield_now();
     }
 }
 
