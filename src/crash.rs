@@ -59,6 +59,8 @@ steps! {
     StateRestored = "state.restored",
     /// This run owns the fence over its second connection too.
     FenceKept = "fence.kept",
+    /// Tables and state were asked for their tombstones, and the tables have all of them.
+    ErasuresCompared = "erasures.compared",
     /// The records are computed as of the tables.
     BaseComputed = "base.computed",
     /// An epoch that the tables do not show is taken from the log.
@@ -81,8 +83,14 @@ steps! {
     PlacesSent = "places.sent",
     /// The labels of an instance are handed over.
     LabelsSent = "labels.sent",
+    /// Everything that a server has was listed; nobody was told who is gone.
+    CensusTaken = "census.taken",
     /// All that one epoch will hold is gathered.
     EpochGathered = "epoch.gathered",
+    /// The state keeps tombstones of those who are gone; the tables do not yet.
+    DeparturesKept = "departures.kept",
+    /// The tables do too; that they are gone is not in the log.
+    DeparturesTold = "departures.told",
 
     // The log.
     /// A full segment is on disk; the next one does not exist.

@@ -27,6 +27,7 @@ tables = [["nationality"]]
 
 mod changes;
 mod copies;
+mod departures;
 mod disagree;
 mod erasure;
 mod keeping;

@@ -2,12 +2,14 @@
 //! comes back.
 //!
 //! Tombstones are kept twice, in the tables and beside the log: a backup of one of them that is older than an erasure
-//! is put right by the other.
+//! is put right by the other. A record that is gone from its server leaves one too, before it leaves: should the state
+//! be restored from an older backup, the tables know better than it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant as Stopwatch};
 
 use super::{Debt, Meta, Pipeline};
+use crate::crash::{self, Step};
 use crate::error::{Kind, Result};
 use crate::model::{
     Arrival, Changes, Code, EpochInput, Reason, RecordChange, RecordKey, Tombstone,
@@ -33,6 +35,10 @@ pub(super) struct Erasing {
     compacting: Option<Vec<Tombstone>>,
     /// Visible records that have to leave.
     held: Vec<(Code, RecordKey)>,
+    /// Of records that are gone from their server, with the next epoch.
+    departed: Vec<Tombstone>,
+    /// Of those, what the tables were not told yet.
+    untold: Vec<Tombstone>,
     looked: Option<Stopwatch>,
     failed: Option<Stopwatch>,
 }
@@ -52,50 +58,79 @@ impl Erasing {
         let told: BTreeSet<_> = in_tables.iter().map(|erasure| erasure.tombstone).collect();
         let lost: Vec<_> = kept.difference(&told).copied().collect();
         sink.keep_erasures(&lost).await?;
+        // What this state never knew of may still be in its files. It is due again before the state knows of it, so
+        // that no crash makes it forgotten.
+        let news: Vec<_> = told.difference(&kept).copied().collect();
+        sink.ask_erasures(&news).await?;
+        crash::point(Step::ErasuresCompared);
         let all: BTreeSet<_> = kept.union(&told).copied().collect();
         if all != kept {
             state.keep_erased(&all)?;
         }
         erased.add(all.iter().copied());
         let due = in_tables.iter().filter(|erasure| !erasure.is_done);
-        let due: Vec<_> = due.map(|erasure| erasure.tombstone).chain(lost).collect();
+        let mut due: BTreeSet<_> = due.map(|erasure| erasure.tombstone).collect();
+        due.extend(news);
+        let departed = due.clone();
+        due.extend(lost);
+        let mut erasing = Self {
+            erased,
+            due: due.into_iter().collect(),
+            compacting: None,
+            held: Vec::new(),
+            departed: Vec::new(),
+            untold: Vec::new(),
+            looked: None,
+            failed: None,
+        };
         // When all were done, and both sides know of all, no record has to be looked at.
-        let is_new = all != kept || !due.is_empty();
-        let mut erasing =
-            Self { erased, due, compacting: None, held: Vec::new(), looked: None, failed: None };
-        if is_new && erasing.strip(restored, is_shown) {
+        if !erasing.due.is_empty() && erasing.strip(restored, &departed, is_shown) {
             // A record was there all the same: of which tombstone is not worth telling apart.
             erasing.due = all.into_iter().collect();
         }
         Ok(erasing)
     }
 
-    /// True when anything was there.
-    fn strip(&mut self, restored: &mut Restored, is_shown: bool) -> bool {
+    /// True when anything was there. Of the records that are gone from their servers, only those leave whose tombstones
+    /// the state may not have heard of: of the others it knows itself whether they came back.
+    fn strip(
+        &mut self,
+        restored: &mut Restored,
+        departed: &BTreeSet<Tombstone>,
+        is_shown: bool,
+    ) -> bool {
         let mut found = false;
-        let mut is_erased = |key: RecordKey| {
-            let is_erased = self.erased.is_erased(key);
-            found |= is_erased;
-            is_erased
+        let mut is_gone = |key: RecordKey| {
+            let erased = &self.erased;
+            let is_gone = erased.is_erased(key)
+                || !departed.is_empty() && departed.contains(&erased.departure(key));
+            found |= is_gone;
+            is_gone
         };
         for changes in restored.deferred.values_mut() {
-            changes.retain(|change| !is_erased(change.key));
+            changes.retain(|change| !is_gone(change.key));
         }
         let tail = restored.tail.iter_mut().flat_map(|input| &mut input.arrivals);
         for change in tail.flat_map(|arrival| &mut arrival.changes) {
-            if change.case.is_some() && is_erased(change.key) {
+            if change.case.is_some() && is_gone(change.key) {
                 change.case = None;
             }
         }
         let held = &mut self.held;
         restored.records.retain(|(key, case)| {
-            let is_gone = is_erased(*key);
-            if is_gone && is_shown {
+            let leaves = is_gone(*key);
+            if leaves && is_shown {
                 held.push((case.instance(), *key));
             }
-            !is_gone || is_shown
+            !leaves || is_shown
         });
         found
+    }
+
+    /// Makes tombstones of the records that are gone with these changes.
+    pub(super) fn depart(&mut self, changes: &[RecordChange]) {
+        let gone = changes.iter().filter(|change| change.case.is_none());
+        self.departed.extend(gone.map(|change| self.erased.departure(change.key)));
     }
 
     /// How many visible records have to leave.
@@ -105,6 +140,40 @@ impl Erasing {
 }
 
 impl Pipeline<'_> {
+    /// Keeps the tombstones of the records that the next epoch lets go, in front of it.
+    pub(super) async fn keep_departures(&mut self) -> Result<()> {
+        let departed = std::mem::take(&mut self.erasing.departed);
+        if departed.is_empty() {
+            return Ok(());
+        }
+        let mut all = self.state.erased()?;
+        all.extend(&departed);
+        self.state.keep_erased(&all)?;
+        crash::point(Step::DeparturesKept);
+        self.erasing.erased.add(departed.iter().copied());
+        self.erasing.due.extend(&departed);
+        self.erasing.untold.extend(departed);
+        self.tell_departures().await?;
+        crash::point(Step::DeparturesTold);
+        Ok(())
+    }
+
+    /// Tells the tables. When they are away, what the state keeps has to do until they are back.
+    async fn tell_departures(&mut self) -> Result<()> {
+        match self.sink.ask_erasures(&self.erasing.untold).await {
+            Ok(()) => {
+                self.erasing.untold.clear();
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::DataDiffers => {
+                self.owed.get_or_insert(Debt::reconcile(error.to_string()));
+                Ok(())
+            }
+            Err(error) if error.kind().may_pass() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Looks whether erasures were asked for, and lets those records leave the tables. False when a stop came before
     /// that could be committed.
     pub(super) async fn keep_erasures(&mut self) -> Result<bool> {
@@ -113,6 +182,7 @@ impl Pipeline<'_> {
             return Ok(true);
         }
         self.erasing.looked = Some(Stopwatch::now());
+        self.tell_departures().await?;
         let due = match self.sink.erasures_due().await {
             Ok(due) => due,
             Err(error) if error.kind() == Kind::DataDiffers => {

@@ -126,7 +126,7 @@ impl Pipeline<'_> {
             Event::CaughtUp { instance, .. } => {
                 self.caught_up.insert(instance);
             }
-            Event::Trouble { .. } => {}
+            Event::Trouble { .. } | Event::Census { .. } => {}
             Event::Ended { result, .. } => {
                 self.sources_running -= 1;
                 // The others go on; a run that was to end by itself says what it could not read.
@@ -147,6 +147,7 @@ impl Pipeline<'_> {
         let Batch { instance, mut changes, cursor, is_backfill, .. } = batch;
         // It may have been on its way when the erasure was asked for.
         self.erasing.erased.sieve(&mut changes);
+        self.erasing.depart(&changes);
         self.sightings.settle(&mut changes);
         let released = self.standing.is_released(instance) || input.released.contains(&instance);
         let waits = is_backfill && self.standing.is_backfilled_at_once(instance);

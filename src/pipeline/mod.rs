@@ -199,6 +199,7 @@ impl Pipeline<'_> {
             match self.gather().await? {
                 Gathered::Input(input) => {
                     crash::point(Step::EpochGathered);
+                    self.keep_departures().await?;
                     if !self.turn(*input).await? {
                         return Ok(Ended::Abandoned(self.committed));
                     }

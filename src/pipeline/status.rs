@@ -38,6 +38,16 @@ struct Entry {
     begun: Stopwatch,
     /// Which labels are not as the packs assert.
     labels_differ: Option<String>,
+    /// Why records that no list has stay in the tables.
+    withheld: Option<String>,
+}
+
+impl Entry {
+    /// What a person should know of.
+    fn error(&self) -> Option<String> {
+        let all = [&self.status.last_error, &self.withheld, &self.labels_differ];
+        all.into_iter().flatten().next().cloned()
+    }
 }
 
 impl Board {
@@ -62,6 +72,7 @@ impl Board {
                     total: None,
                     begun: Stopwatch::now(),
                     labels_differ: None,
+                    withheld: None,
                 },
             )
         };
@@ -114,6 +125,19 @@ impl Board {
                 entry.status.newest_change = entry.status.newest_change.max(*newest);
                 entry.status.polled_at = Some(now());
                 entry.status.lag_seconds = Some(0);
+            }
+            Event::Census { instance, known, gone, is_withheld } => {
+                let Some(entry) = self.entries.get_mut(instance) else { return };
+                let what = is_withheld.then(|| withheld(*gone, *known));
+                let is_new = entry.withheld != what;
+                self.is_stale |= is_new;
+                entry.withheld = what;
+                let (instance, gone, known) = (entry.name.as_str(), *gone, *known);
+                if *is_withheld && is_new {
+                    report::emit(&report::Event::RecordsWithheld { instance, gone, known });
+                } else if gone > 0 && !is_withheld {
+                    report::emit(&report::Event::RecordsGone { instance, gone, known });
+                }
             }
             Event::Trouble { instance, error, retry_in } => {
                 let Some(entry) = self.entries.get_mut(instance) else { return };
@@ -228,7 +252,7 @@ impl Pipeline<'_> {
                     }),
                     backfill: self.standing.backfill(*code).map(|b| b.fields.join(", ")),
                     at: now(),
-                    last_error: entry.status.last_error.clone().or(entry.labels_differ.clone()),
+                    last_error: entry.error(),
                     ..entry.status.clone()
                 })
                 .collect();
@@ -252,6 +276,14 @@ impl Pipeline<'_> {
         self.board.written = Some(Stopwatch::now());
         Ok(())
     }
+}
+
+/// What a person has to decide when a server does not list so many of the records.
+fn withheld(gone: u64, known: u64) -> String {
+    format!(
+        "the server does not list {gone} of {known} records any more; they stay, because so many at once may mean \
+         that the user lost rights: mend the role, or raise gone_percent if they were deleted on purpose"
+    )
 }
 
 fn now() -> Instant {

@@ -41,6 +41,10 @@ pub enum Event<'a> {
     TableMended { table: &'a str, is_lost: bool },
     /// Records leave for good, because somebody asked for it.
     RecordsErased { count: usize },
+    /// Records that a server does not list any more leave.
+    RecordsGone { instance: &'a str, gone: u64, known: u64 },
+    /// They are so many that they stay until a person decides.
+    RecordsWithheld { instance: &'a str, gone: u64, known: u64 },
     /// The tables may show more than the state knows: they are left alone until every instance was read.
     ComparisonWaits { why: &'a str },
     /// The tables did not agree with the state and were corrected.
@@ -102,6 +106,15 @@ pub fn emit(event: &Event<'_>) {
             warn!(table, "made a table anew that was gone; its rows can only come from a backup");
         }
         Event::RecordsErased { count } => info!(count, "erasing records"),
+        Event::RecordsGone { instance, gone, known } => {
+            info!(instance, gone, known, "lets records go that the server does not list any more");
+        }
+        Event::RecordsWithheld { instance, gone, known } => {
+            error!(
+                instance,
+                gone, known, "keeps records that the server does not list: too many at once"
+            );
+        }
         Event::ComparisonWaits { why } => {
             warn!(why, "leaving the tables alone until every instance was read");
         }
@@ -340,6 +353,8 @@ mod tests {
             Event::SinkRecovered { attempts },
             Event::WebStarted { address: SocketAddr::from(([127, 0, 0, 1], 80)) },
             Event::StopRequested { how: "ctrl-c" },
+            Event::RecordsGone { instance, gone: 1, known: 9 },
+            Event::RecordsWithheld { instance, gone: 8, known: 9 },
             Event::Stopped { epoch },
         ]
     }
@@ -374,7 +389,7 @@ mod tests {
             text.lines().count()
         };
         assert_eq!(lines(Level::Off), 0);
-        assert_eq!(lines(Level::Error), 1);
+        assert_eq!(lines(Level::Error), 2);
         assert!(lines(Level::Warn) > 1);
         assert!(lines(Level::Info) > lines(Level::Warn));
         assert_eq!(lines(Level::Debug), every_event(&error).len());

@@ -88,7 +88,7 @@ impl<'a> Order<'a> {
             "last_updated_at" => self.sort_by(rows, |row| Key::Number(row.updated_ms)),
             "record_state" => self.sort_by(rows, |row| Key::Number(i64::from(row.enabled))),
             "id" => self.sort_by(rows, |_| Key::Nothing),
-            "unique_identifier" => self.sort_by(rows, |row| key_of(row, "case_id")),
+            "unique_identifier" => self.sort_by(rows, unique_key),
             by => self.sort_by(rows, |row| key_of(row, by)),
         }
     }
@@ -138,6 +138,14 @@ fn key_of(row: &Row, name: &str) -> Key {
         Some(Value::Number(number)) => Key::Number(number.as_i64().unwrap_or(i64::MAX)),
         Some(Value::Bool(value)) => Key::Number(i64::from(*value)),
         Some(other) => Key::Text(other.to_string()),
+    }
+}
+
+/// Every record has a unique identifier in its document; those of incidents are not generated, their ids do as well.
+fn unique_key(row: &Row) -> Key {
+    match key_of(row, "case_id") {
+        Key::Nothing => Key::Text(row.id.clone()),
+        key => key,
     }
 }
 

@@ -312,6 +312,8 @@ mod tests {
             page_size: 500,
             overlap: Duration::from_secs(300),
             timeout: Duration::from_secs(120),
+            census_interval: Duration::from_secs(86_400),
+            gone_percent_max: 5,
             session: Session::default(),
         };
         Client::new(&settings).unwrap()

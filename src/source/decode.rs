@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use super::moment::Zone;
 use super::plan::{Identity, Plan};
-use super::reader::{Draft, Reader, RecordSeed, RowDraft};
+use super::reader::{self, Draft, Reader, RecordSeed, RowDraft};
 use super::value::Terms;
 use crate::error::{Error, Kind, Result};
 use crate::model::{
@@ -122,6 +122,11 @@ impl Decoder {
     /// The code of the instance.
     pub(super) fn instance(&self) -> Code {
         self.plan.instance
+    }
+
+    /// The key of the record with this id, if it is one.
+    pub(super) fn key_of(&self, id: &str) -> Option<RecordKey> {
+        reader::case_key(id, &self.plan)
     }
 
     /// What is read of a record.

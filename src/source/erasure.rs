@@ -1,4 +1,7 @@
 //! Erased records: what is kept of them, and the sieve that keeps them from coming back.
+//!
+//! A record that was erased on request never comes back. One that is gone from its server, and then is there again, is
+//! taken like any other: only what was restored from a backup is no proof that it is there.
 
 use std::fmt;
 use std::sync::{Arc, RwLock};
@@ -17,6 +20,7 @@ pub struct Erased(Arc<Inner>);
 
 struct Inner {
     macs: Pseudonyms,
+    departures: Pseudonyms,
     known: RwLock<HashSet<Tombstone>>,
 }
 
@@ -28,12 +32,19 @@ impl Erased {
     pub fn new(key: &Secret, known: impl IntoIterator<Item = Tombstone>) -> Result<Self> {
         // No instance has an empty name.
         let macs = Pseudonyms::new(key, "", "erasure")?;
-        Ok(Self(Arc::new(Inner { macs, known: RwLock::new(known.into_iter().collect()) })))
+        let departures = Pseudonyms::new(key, "", "departure")?;
+        let known = RwLock::new(known.into_iter().collect());
+        Ok(Self(Arc::new(Inner { macs, departures, known })))
     }
 
     /// What is kept of the record with this key.
     pub fn tombstone(&self, key: RecordKey) -> Tombstone {
         Tombstone(self.0.macs.key([&key.to_bytes()[..]]).0)
+    }
+
+    /// What is kept of the record with this key when it is gone from its server.
+    pub fn departure(&self, key: RecordKey) -> Tombstone {
+        Tombstone(self.0.departures.key([&key.to_bytes()[..]]).0)
     }
 
     /// Adds to what is known, for all clones.
@@ -111,6 +122,8 @@ mod tests {
         erased.clone().add([erased.tombstone(one)]);
         assert!(erased.is_erased(one) && !erased.is_erased(other));
         assert_ne!(erased.tombstone(one).0, one.0);
+        erased.add([erased.departure(other)]);
+        assert!(!erased.is_erased(other), "it may come again");
         let mut changes = vec![change(one), change(other)];
         erased.sieve(&mut changes);
         assert_eq!(changes.len(), 2, "that a record left is never held back");

@@ -9,6 +9,8 @@
 //! **Invariant:** raw JSON never leaves this module; what leaves is coded, and keyed by pseudonyms.
 
 mod poll;
+mod census;
+mod listing;
 mod parts;
 mod texts;
 mod ties;
@@ -96,6 +98,17 @@ pub enum Event {
         total: Option<u64>,
         /// The newest change seen.
         newest: Option<Instant>,
+    },
+    /// Everything that an instance has was listed, and compared with what is known.
+    Census {
+        /// The instance.
+        instance: Code,
+        /// Records that are known.
+        known: u64,
+        /// Records that no list has.
+        gone: u64,
+        /// Whether those stay, because they are more than a setting allows to leave at once.
+        is_withheld: bool,
     },
     /// Something went wrong; it is tried again.
     Trouble {

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Erased, Event};
 use crate::error::Error;
+use crate::model::RecordKey;
 
 /// Why a source ends.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ impl Outlet {
         }
         let events = self.events.clone();
         self.until_stop(events.send(event)).await?.map_err(|_| Halt::Stopped)
+    }
+
+    /// Whether a record was erased, so that it is never handed on.
+    pub(super) fn is_erased(&self, key: RecordKey) -> bool {
+        self.erased.is_erased(key)
     }
 
     /// Waits.

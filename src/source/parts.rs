@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::client::Client;
 use super::decode::{Decoded, Page, Record};
-use super::paths;
+use super::paths::{self, By};
 use crate::error::{Error, Result};
 use crate::model::{Case, CaseBuilder, Instant, RecordKey, RecordType, Schema, Slot, Subform};
 
@@ -27,8 +27,9 @@ pub(super) fn fields(
     per: u32,
     page_max: u32,
 ) -> Result<Vec<String>> {
-    let fits =
-        |fields: &str| client.fits(&paths::changed(record_type, fields, Instant(0), per, page_max));
+    let fits = |fields: &str| {
+        client.fits(&paths::since(record_type, By::Changed, fields, Instant(0), per, page_max))
+    };
     let mut parts = vec![String::new()];
     for name in schema.names().map(paths::field) {
         let part = parts.last_mut().expect("there is at least one part");

@@ -35,20 +35,51 @@ pub(super) fn field(name: &str) -> String {
     form_urlencoded::byte_serialize(name.as_bytes()).collect()
 }
 
-/// One page of the records changed since `lower`, oldest change first.
-pub(super) fn changed(
+/// A time that records are listed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// That of their last change.
+    Changed,
+    /// That of their creation, which never changes.
+    Created,
+}
+
+impl By {
+    /// The field that holds it.
+    pub(super) fn field(self) -> &'static str {
+        match self {
+            Self::Changed => "last_updated_at",
+            Self::Created => "created_at",
+        }
+    }
+}
+
+/// One page of the records whose time is not before `lower`, in the order of that time.
+pub(super) fn since(
     record_type: RecordType,
+    by: By,
     fields: &str,
     lower: Instant,
     per: u32,
     page: u32,
 ) -> String {
     format!(
-        "{list}?last_updated_at={bound}..&order_by=last_updated_at&order=asc\
-         &per={per}&page={page}&fields={fields}",
+        "{list}?{time}={bound}..&order_by={time}&order=asc&per={per}&page={page}&fields={fields}",
         list = list(record_type),
+        time = by.field(),
         bound = filter_bound(lower)
     )
+}
+
+/// One page of all records without any filter, in an order in which each has one place.
+pub(super) fn all(record_type: RecordType, per: u32, page: u32) -> String {
+    let list = list(record_type);
+    format!("{list}?order_by=unique_identifier&order=asc&per={per}&page={page}&fields=created_at")
+}
+
+/// The number of all records.
+pub(super) fn count(record_type: RecordType) -> String {
+    format!("{}?per=1&page=1&fields=last_updated_at", list(record_type))
 }
 
 /// One page of all places.

@@ -14,9 +14,11 @@ use hashbrown::{HashMap, HashSet};
 use jiff::Timestamp;
 use tokio::time::Instant as Clock;
 
+use super::census::Census;
 use super::client::{Client, Failure, Reply};
 use super::decode::{Decoded, Decoder, Page};
 use super::outlet::{Halt, Outlet};
+use super::paths::By;
 use super::settings::ServerSettings;
 use super::stumble::{Backoff, Stumble};
 use super::ties::{Settled, Ties};
@@ -26,7 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Batch, Cursor, Instant, RecordChange, RecordKey, RecordType, Refusal};
 
 /// Most pages of one query, that is of records that share one second.
-const PAGES_MAX: u32 = 10_000;
+pub(super) const PAGES_MAX: u32 = 10_000;
 /// Most refused records that are remembered, so that the overlap does not count them again.
 const SEEN_MAX: usize = 10_000;
 /// Most times that the parts of one page are asked for because records changed in between.
@@ -51,6 +53,7 @@ pub(super) struct Poll {
     seen: HashSet<(Option<Instant>, &'static str)>,
     /// What was seen of the second that is being read.
     ties: Ties,
+    pub(super) census: Census,
     total: Option<u64>,
     newest: Option<Instant>,
     failures: u32,
@@ -65,15 +68,22 @@ pub(super) struct Poll {
 
 /// Which page is asked for.
 #[derive(Clone, Copy, Debug)]
-struct Position {
+pub(super) struct Position {
     /// Whole second, inclusive.
-    lower: Instant,
-    page: u32,
+    pub(super) lower: Instant,
+    pub(super) page: u32,
+}
+
+impl Default for Position {
+    /// The very first one.
+    fn default() -> Self {
+        Self { lower: Instant(0), page: 1 }
+    }
 }
 
 /// What is read: what changed, or everything again for fields that were never read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
+pub(super) enum Pass {
     Live,
     Backfill,
 }
@@ -98,6 +108,7 @@ impl Poll {
         Ok(Self {
             client,
             decoder,
+            census: Census::new(&settings),
             settings,
             record_type,
             fields,
@@ -136,6 +147,9 @@ impl Poll {
             self.outlet.send(Event::CaughtUp { instance, total, newest }).await?;
             if self.cursor.backfill.is_some() {
                 self.read_again().await?;
+                continue;
+            }
+            if self.take_census().await? {
                 continue;
             }
             if self.once {
@@ -196,7 +210,7 @@ impl Poll {
 
     /// Reads one page and hands it on. `None` when it was the last.
     async fn step(&mut self, at: Position, pass: Pass) -> Result<Option<Position>, Stumble> {
-        let (page, date, count) = self.ask_whole(at).await?;
+        let (page, date, count) = self.ask_whole(at, By::Changed).await?;
         crash::point(Step::ReplyDecoded);
         let per = page.metadata.per.unwrap_or(u64::MAX).min(self.settings.page_size.into()).max(1);
         self.ties.note(at.lower, at.page, &page.records);
@@ -262,7 +276,11 @@ impl Poll {
 
     /// One page with all its fields, and how many records the server sent on it. A record that changes between
     /// two parts is left out: it comes again further on, with its new stamp.
-    async fn ask_whole(&mut self, at: Position) -> Result<(Page, Option<Instant>, u64), Stumble> {
+    pub(super) async fn ask_whole(
+        &mut self,
+        at: Position,
+        by: By,
+    ) -> Result<(Page, Option<Instant>, u64), Stumble> {
         let doing = self.doing();
         let mut attempt = 1;
         loop {
@@ -270,7 +288,7 @@ impl Poll {
             let (mut count, mut torn) = (0, 0);
             for index in 0..self.fields.len() {
                 let (per, fields) = (self.settings.page_size, &self.fields[index]);
-                let path = paths::changed(self.record_type, fields, at.lower, per, at.page);
+                let path = paths::since(self.record_type, by, fields, at.lower, per, at.page);
                 let (part, date) = self.ask(&path, &doing).await?;
                 match &mut whole {
                     Some((page, _)) => torn += parts::join(page, part, self.decoder.schema()),
@@ -293,6 +311,32 @@ impl Poll {
         }
     }
 
+    /// Records of the stream that were handed on and are not gone.
+    pub(super) fn known_keys(&self) -> impl Iterator<Item = RecordKey> {
+        self.known.keys().copied()
+    }
+
+    pub(super) fn known_count(&self) -> u64 {
+        self.known.len() as u64
+    }
+
+    pub(super) fn knows(&self, key: RecordKey) -> bool {
+        self.known.contains_key(&key)
+    }
+
+    /// A record is gone; should it come again, it is a new one.
+    pub(super) fn forget(&mut self, key: RecordKey) {
+        self.known.remove(&key);
+    }
+
+    pub(super) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    pub(super) fn page_size(&self) -> u32 {
+        self.settings.page_size
+    }
+
     fn doing(&self) -> String {
         format!("asking for changed {}", self.record_type.plural())
     }
@@ -307,7 +351,7 @@ impl Poll {
     }
 
     /// Hands on what is new of the records, with the cursor behind them.
-    async fn hand_on(
+    pub(super) async fn hand_on(
         &mut self,
         records: Vec<Decoded>,
         watermark: Option<Instant>,
@@ -330,6 +374,7 @@ impl Poll {
                 Ok(record) => {
                     let fingerprint = record.case.fingerprint(self.decoder.schema());
                     let is_known = self.known.insert(record.key, fingerprint) == Some(fingerprint);
+                    self.census.met(record.key);
                     if is_known && !is_backfill {
                         continue;
                     }
@@ -436,7 +481,7 @@ impl Poll {
     }
 
     /// An answer that contradicts itself or an earlier one. It may be right the next time.
-    fn fault(&self, what: &str) -> Stumble {
+    pub(super) fn fault(&self, what: &str) -> Stumble {
         let what = format!("{}: the server is inconsistent: {what}", self.doing());
         Error::new(Kind::Temporary, what).advise("nothing was taken over; it is asked again").into()
     }
@@ -455,15 +500,19 @@ impl Poll {
     }
 }
 
-fn whole_second(instant: Instant) -> Instant {
+pub(super) fn whole_second(instant: Instant) -> Instant {
     Instant(instant.0.div_euclid(1_000) * 1_000)
 }
 
 /// Whether a full page ascends; if not, its last record says nothing about what is still to come. A
 /// few records out of place are stamps stored with a zone of their own.
 fn is_ordered(records: &[Decoded]) -> bool {
-    let seconds: Vec<_> =
-        records.iter().filter_map(|decoded| decoded.stamp).map(whole_second).collect();
+    let stamps = records.iter().filter_map(|decoded| decoded.stamp);
+    is_ascending(&stamps.map(whole_second).collect::<Vec<_>>())
+}
+
+/// The same of whole seconds.
+pub(super) fn is_ascending(seconds: &[Instant]) -> bool {
     let falls = seconds.windows(2).filter(|pair| pair[1] < pair[0]).count();
     falls * 4 <= seconds.len()
 }

@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::client::{Client, REQUEST_LINE_BYTES_MAX};
+use super::paths::By;
 use super::settings::{ServerSettings, Settings, SourceKind};
 use super::{parts, paths, places};
 use crate::error::{Error, Kind, Result};
@@ -83,7 +84,8 @@ async fn server_findings(
     let client = Client::new(server)?;
     let fields = parts::fields(&client, record_type, schema, server.page_size, PAGE_MAX)?;
     let line = |fields: &String| {
-        let path = paths::changed(record_type, fields, Instant(0), server.page_size, PAGE_MAX);
+        let path =
+            paths::since(record_type, By::Changed, fields, Instant(0), server.page_size, PAGE_MAX);
         client.request_line_bytes(&path)
     };
     let request_line_bytes = fields.iter().map(line).max().unwrap_or(0);
@@ -93,7 +95,7 @@ async fn server_findings(
     let mut seen = BTreeSet::new();
     let (mut case_count, mut sample_count) = (None, 0);
     for fields in &fields {
-        let sample = paths::changed(record_type, fields, Instant(0), SAMPLE, 1);
+        let sample = paths::since(record_type, By::Changed, fields, Instant(0), SAMPLE, 1);
         let sample = client.get(&sample, &doing).await?;
         let sample: Sample<'_> = serde_json::from_slice(&sample.body).map_err(|_| {
             Error::new(Kind::Unavailable, format!("{doing}: the reply is not a list of them"))

@@ -240,7 +240,7 @@ impl<'de> Visitor<'de> for RecordSeed<'_> {
 }
 
 /// The pseudonym of a UUID; of nothing else, so that free text never becomes a key.
-fn case_key(id: &str, plan: &Plan) -> Option<RecordKey> {
+pub(super) fn case_key(id: &str, plan: &Plan) -> Option<RecordKey> {
     lower_uuid(id).map(|id| plan.records.key([&id[..]]))
 }
 

@@ -1,5 +1,7 @@
 //! A small scripted server, and what the client and the poll make of its answers.
 
+mod census;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -47,21 +49,28 @@ struct World {
 
 type Shelf = Arc<Mutex<World>>;
 
-fn stamp_of(case: &Value) -> &str {
-    case["last_updated_at"].as_str().unwrap()
+fn text_of<'a>(case: &'a Value, field: &str) -> &'a str {
+    case[field].as_str().unwrap_or_default()
 }
 
 impl World {
     fn list(&self, query: &HashMap<String, String>) -> Value {
-        let lower = query.get("last_updated_at").and_then(|range| range.strip_suffix("Z.."));
+        let time = match query.contains_key("created_at") {
+            true => "created_at",
+            false => "last_updated_at",
+        };
+        let lower = query.get(time).and_then(|range| range.strip_suffix("Z.."));
         let mut rows: Vec<_> = self
             .cases
             .iter()
-            .filter(|case| lower.is_none_or(|lower| &stamp_of(case)[..19] >= lower))
+            .filter(|case| lower.is_none_or(|lower| &text_of(case, time)[..19] >= lower))
             .collect();
-        rows.sort_by(|a, b| stamp_of(a).cmp(stamp_of(b)));
-        if query["order_by"] == "last_updated_at" && query.get("order").is_some_and(|o| o == "desc")
-        {
+        let order = match query["order_by"].as_str() {
+            "unique_identifier" => "id",
+            _ => time,
+        };
+        rows.sort_by(|a, b| text_of(a, order).cmp(text_of(b, order)));
+        if query.get("order").is_some_and(|order| order == "desc") {
             rows.reverse();
         }
         let number = |name: &str| query[name].parse::<usize>().unwrap();
@@ -79,7 +88,7 @@ impl World {
 
     fn answer(&mut self, mut call: Call) -> Response {
         let changes = matches!(call.path.as_str(), "/api/v2/cases" | "/api/v2/incidents")
-            && call.query.contains_key("fields")
+            && call.query.contains_key("last_updated_at")
             && call.query["per"] != "1";
         call.number = changes.then(|| self.calls.iter().filter(|one| one.number.is_some()).count());
         let twisted = (self.twist)(&call);
@@ -146,6 +155,8 @@ async fn stage_of(
         page_size: 50,
         overlap: Duration::from_secs(300),
         timeout: Duration::from_secs(120),
+        census_interval: Duration::from_secs(86_400),
+        gone_percent_max: 5,
         session: Default::default(),
     };
     let (sender, events) = mpsc::channel(1_000);
@@ -166,6 +177,8 @@ struct Outcome {
     batches: Vec<Batch>,
     troubles: Vec<(Error, Duration)>,
     caught_up: Option<Option<u64>>,
+    /// Known, gone, withheld.
+    censuses: Vec<(u64, u64, bool)>,
 }
 
 impl Stage {
@@ -174,16 +187,20 @@ impl Stage {
         let result = tokio::time::timeout(WAIT, poll.run()).await.unwrap();
         self.poll = Some(poll);
         let (mut batches, mut troubles, mut caught_up) = (Vec::new(), Vec::new(), None);
+        let mut censuses = Vec::new();
         while let Ok(event) = self.events.try_recv() {
             match event {
                 Event::Batch(batch) => batches.push(batch),
                 Event::Trouble { error, retry_in, .. } => troubles.push((error, retry_in)),
                 Event::CaughtUp { total, .. } => caught_up = Some(total),
+                Event::Census { known, gone, is_withheld, .. } => {
+                    censuses.push((known, gone, is_withheld));
+                }
                 Event::Locations { .. } | Event::Labels { .. } => {}
                 Event::Ended { .. } => panic!("a poll does not say that it ended"),
             }
         }
-        Outcome { result, batches, troubles, caught_up }
+        Outcome { result, batches, troubles, caught_up, censuses }
     }
 
     fn calls(&self) -> Vec<Call> {
@@ -710,6 +727,7 @@ async fn a_started_source_ends_when_it_is_told_to() {
             Event::CaughtUp { .. } => stop.send(true).unwrap(),
             Event::Ended { result, .. } => assert!(result.is_ok()),
             Event::Trouble { error, .. } => panic!("{error}"),
+            Event::Census { .. } => panic!("none is due"),
             Event::Locations { .. } | Event::Labels { .. } => {}
         }
     }

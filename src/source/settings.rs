@@ -35,6 +35,13 @@ pub(super) const OVERLAP_MINUTES_MAX: u32 = 24 * 60;
 pub(super) const TIMEOUT_SECONDS: u32 = 120;
 /// Longest silence that may be allowed, in seconds.
 pub(super) const TIMEOUT_SECONDS_MAX: u32 = 600;
+/// Seconds between two censuses, in which everything that a server has is listed, unless the settings say otherwise.
+pub(super) const CENSUS_SECONDS: u32 = 86_400;
+/// Longest time between two censuses, in seconds.
+pub(super) const CENSUS_SECONDS_MAX: u32 = 31 * 86_400;
+/// Greatest share of the known records that may leave at once because a census lacks them, in percent, unless the
+/// settings say otherwise.
+pub(super) const GONE_PERCENT: u32 = 5;
 /// Most threads that decode one instance's files.
 pub(super) const THREADS_MAX: usize = 64;
 
@@ -75,6 +82,12 @@ pub struct RawSettings {
     /// Seconds that the server may be silent before a request is given up and made again: 1 to 600;
     /// 120 unless given, because a server may have to scan its whole table first.
     pub timeout_seconds: Option<u32>,
+    /// Seconds between two censuses, which find what was deleted on the server for good: 1 to 2,678,400; 86,400
+    /// unless given.
+    pub census_seconds: Option<u32>,
+    /// Greatest share of the known records, in percent, that leave because a census lacks them; when more are missing,
+    /// none leaves: 1 to 100; 5 unless given.
+    pub gone_percent: Option<u32>,
     /// Whether a password may travel unencrypted to another machine.
     pub allow_plain_http: Option<bool>,
     /// Whether the server's incidents are read too: not unless given.
@@ -149,6 +162,10 @@ pub struct ServerSettings {
     pub overlap: Duration,
     /// Longest silence before a request is given up.
     pub timeout: Duration,
+    /// Time between two censuses.
+    pub census_interval: Duration,
+    /// Greatest share of the known records, in percent, that may leave at once.
+    pub gone_percent_max: u8,
     /// What its clients share.
     pub(super) session: Session,
 }
@@ -248,8 +265,21 @@ impl RawSettings {
         let timeout = self.timeout_seconds.unwrap_or(TIMEOUT_SECONDS);
         within("timeout_seconds", timeout, TIMEOUT_SECONDS_MAX)?;
         let timeout = Duration::from_secs(timeout.into());
-        let session = Session::default();
-        Ok(ServerSettings { url, user, password, page_size, overlap, timeout, session })
+        let census = self.census_seconds.unwrap_or(CENSUS_SECONDS);
+        within("census_seconds", census, CENSUS_SECONDS_MAX)?;
+        let gone = self.gone_percent.unwrap_or(GONE_PERCENT);
+        within("gone_percent", gone, 100)?;
+        Ok(ServerSettings {
+            url,
+            user,
+            password,
+            page_size,
+            overlap,
+            timeout,
+            census_interval: Duration::from_secs(census.into()),
+            gone_percent_max: u8::try_from(gone).unwrap_or(100),
+            session: Session::default(),
+        })
     }
 
     fn file(&self, directory: &Path) -> Result<FileSettings> {
@@ -258,6 +288,8 @@ impl RawSettings {
         absent("page_size", self.page_size.is_some(), "files")?;
         absent("overlap_minutes", self.overlap_minutes.is_some(), "files")?;
         absent("timeout_seconds", self.timeout_seconds.is_some(), "files")?;
+        absent("census_seconds", self.census_seconds.is_some(), "files")?;
+        absent("gone_percent", self.gone_percent.is_some(), "files")?;
         absent("allow_plain_http", self.allow_plain_http.is_some(), "files")?;
         let paths = paths_in("files", self.files.as_deref().unwrap_or_default(), directory)?;
         let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -359,6 +391,8 @@ mod tests {
             (format!("{SERVER}{url}\npage_size = 5000"), "page_size"),
             (format!("{SERVER}{url}\ntimeout_seconds = 601"), "timeout_seconds"),
             (format!("{SERVER}{url}\nthreads = 2"), "threads"),
+            (format!("{SERVER}{url}\ncensus_seconds = 0"), "census_seconds"),
+            (format!("{SERVER}{url}\ngone_percent = 101"), "gone_percent"),
             (format!("{SERVER}{url}\npoll_seconds = 0"), "poll_seconds"),
             (format!("{SERVER}{url}\nfiles = ['a']"), "files"),
             (SERVER.to_owned(), "url"),

@@ -16,20 +16,20 @@ use super::recent;
 use crate::support::program::{Ending, Program, cases_of_today, primero};
 
 /// An option id that only the erased record has.
-const RARE: &str = "rare_ibis_status";
+pub(super) const RARE: &str = "rare_ibis_status";
 /// The month in which only the erased record was registered.
 const MONTH: &str = "2016-02-01";
 const CASES: u64 = 40;
 
 /// A record that is to be erased.
-struct Marked {
-    id: String,
+pub(super) struct Marked {
+    pub(super) id: String,
     /// Its pseudonym in every form that somebody might write it in.
-    forms: Vec<Vec<u8>>,
+    pub(super) forms: Vec<Vec<u8>>,
 }
 
 /// A program that has read a server, and the record in it.
-fn marked() -> (Program, Sim, Marked) {
+pub(super) fn marked() -> (Program, Sim, Marked) {
     let sim = primero(cases_of_today(51, CASES));
     let id = mark(&sim);
     let program = recent(Program::new(), None).server("kampot", &sim);
@@ -38,7 +38,7 @@ fn marked() -> (Program, Sim, Marked) {
     (program, sim, Marked { id, forms })
 }
 
-fn mark(sim: &Sim) -> String {
+pub(super) fn mark(sim: &Sim) -> String {
     let cases = sim.cases();
     let open = |case: &&serde_json::Value| case["record_state"] == true && case["status"] == "open";
     let id = cases.iter().find(open).unwrap()["id"].as_str().unwrap().to_owned();
@@ -48,7 +48,7 @@ fn mark(sim: &Sim) -> String {
     id
 }
 
-fn forms(program: &Program) -> Vec<Vec<u8>> {
+pub(super) fn forms(program: &Program) -> Vec<Vec<u8>> {
     let key = program
         .query(&format!("SELECT case_key FROM tonle.cases WHERE registered_month = '{MONTH}'"));
     let digits = key.replace('-', "");
@@ -71,12 +71,12 @@ fn forms(program: &Program) -> Vec<Vec<u8>> {
 
 impl Marked {
     /// Which forms of the key are there.
-    fn found_in(&self, bytes: &[u8]) -> usize {
+    pub(super) fn found_in(&self, bytes: &[u8]) -> usize {
         self.forms.iter().filter(|form| holds(bytes, form)).count()
     }
 
     #[track_caller]
-    fn assert_gone(&self, program: &Program) {
+    pub(super) fn assert_gone(&self, program: &Program) {
         assert_eq!(self.found_in(&bytes_below(&program.state())), 0, "the state has its key");
         let dump = program.dump();
         assert_eq!(self.found_in(dump.as_bytes()), 0, "the tables have its key");
@@ -88,11 +88,11 @@ impl Marked {
     }
 }
 
-fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
+pub(super) fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
-fn bytes_below(directory: &Path) -> Vec<u8> {
+pub(super) fn bytes_below(directory: &Path) -> Vec<u8> {
     let files = fs::read_dir(directory).unwrap();
     // A file may go while the program runs.
     let read = files.filter_map(|entry| fs::read(entry.unwrap().path()).ok());

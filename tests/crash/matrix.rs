@@ -53,6 +53,8 @@ enum Occasion {
     Indicator,
     /// A start with a field that was never read.
     Field,
+    /// A case that is deleted on its server.
+    Gone,
     /// A run that ends by itself.
     End,
 }
@@ -63,19 +65,20 @@ fn occasion(step: Step) -> Occasion {
         PipelineSynced | PipelineRenamed | KeySynced | KeyRenamed => Occasion::First,
         TablesMade | CellsCopied => Occasion::File,
         StateLocked | SchemaMade | SchemaCommitted | FenceClaimed | StateRead | StateRestored
-        | FenceKept | BaseComputed | ReplayEnded | SourcesStarted | ReplyRead | ReplyDecoded
-        | BatchSent | PlacesSent | LabelsSent | EpochGathered | SegmentRolled | SegmentSynced
-        | SegmentRenamed | LogHalfWritten | LogWritten | LogSynced | EpochAbsorbed
-        | EpochComputed | EpochLogged | EpochBegun | EpochFenced | EpochWritten
-        | EpochCommitted | EpochAcknowledged | SnapshotBegun | SnapshotHalfWritten
-        | SnapshotWritten | SnapshotSynced | SnapshotRenamed | SnapshotPublished
-        | SnapshotRemoved | SegmentRemoved => Occasion::Start,
+        | FenceKept | ErasuresCompared | BaseComputed | ReplayEnded | SourcesStarted
+        | ReplyRead | ReplyDecoded | BatchSent | PlacesSent | LabelsSent | EpochGathered
+        | SegmentRolled | SegmentSynced | SegmentRenamed | LogHalfWritten | LogWritten
+        | LogSynced | EpochAbsorbed | EpochComputed | EpochLogged | EpochBegun | EpochFenced
+        | EpochWritten | EpochCommitted | EpochAcknowledged | SnapshotBegun
+        | SnapshotHalfWritten | SnapshotWritten | SnapshotSynced | SnapshotRenamed
+        | SnapshotPublished | SnapshotRemoved | SegmentRemoved => Occasion::Start,
         TailCut => Occasion::Torn,
         ReplayBegun => Occasion::Behind,
         RebuildBegun | RebuildComputed => Occasion::Agency,
         ReconcileBegun | ReconcileShaped | ReconcileCells | ReconcileRows | ReconcileFenced
         | ReconcileCommitted => Occasion::Indicator,
         DebtLogged => Occasion::Field,
+        CensusTaken | DeparturesKept | DeparturesTold => Occasion::Gone,
         MeaningWritten | MeaningCommitted | StatusWritten | Ending | Ended => Occasion::End,
     }
 }
@@ -90,6 +93,7 @@ const RECOVERY: &[Step] = &[
     Step::TailCut,
     Step::StateRestored,
     Step::FenceKept,
+    Step::ErasuresCompared,
     Step::BaseComputed,
     Step::ReplayEnded,
     Step::SourcesStarted,
@@ -227,6 +231,10 @@ impl Lane {
                 program.once(0);
                 put_pack(program, FIELD);
             }
+            Occasion::Gone => {
+                let gone = self.sims[0].cases().swap_remove(0);
+                assert!(self.sims[0].delete(gone["id"].as_str().unwrap()));
+            }
             Occasion::First | Occasion::File | Occasion::Start | Occasion::End => {}
         }
     }
@@ -311,8 +319,9 @@ fn is_passed_often(step: Step) -> bool {
 
 pub(super) fn with_servers(program: Program, sims: &[Sim]) -> Program {
     let pairs = INSTANCES.iter().zip(sims);
-    pairs
-        .fold(program, |program, ((name, _), sim)| program.server_with(name, sim, "page_size = 40"))
+    pairs.fold(program, |program, ((name, _), sim)| {
+        program.server_with(name, sim, "page_size = 40\ncensus_seconds = 1")
+    })
 }
 
 /// The program with the small pack alone.

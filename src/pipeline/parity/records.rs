@@ -97,7 +97,10 @@ pub(super) async fn read(config: &Config, settings: &Settings) -> Result<Held> {
                 places.insert(instance, all);
             }
             Event::Ended { result, .. } => ended = Some(result),
-            Event::Labels { .. } | Event::CaughtUp { .. } | Event::Trouble { .. } => {}
+            Event::Labels { .. }
+            | Event::CaughtUp { .. }
+            | Event::Census { .. }
+            | Event::Trouble { .. } => {}
         }
     }
     let doing = || format!("reading instance {:?} anew", settings.name);
