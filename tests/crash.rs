@@ -26,6 +26,7 @@ tables = [["nationality"]]
 }
 
 mod changes;
+mod comebacks;
 mod copies;
 mod departures;
 mod disagree;

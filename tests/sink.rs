@@ -10,6 +10,7 @@ use tonle::indicator::{
 use tonle::model::{
     Cell, CellChange, Changes, Code, Day, Dictionary, Domain, Epoch, ExtractChange, Figure,
     Instant, Location, LocationTree, Logged, Period, PeriodType, Reason, RecordKey, Tally,
+    Tombstone,
 };
 use tonle::sink::{Address, EpochMeta, InstanceStatus, RunId, Settings, Sink, check};
 
@@ -296,6 +297,55 @@ async fn a_copy_that_was_replaced_does_not_take_the_tables_back() {
     assert!(described.unwrap_err().to_string().contains("taken over"));
     let run = world.text("SELECT right(run_id::text, 1) FROM {s}.tonle_pipeline").await;
     assert_eq!(run, "2");
+}
+
+#[tokio::test]
+async fn a_copy_that_was_replaced_writes_no_tombstone() {
+    let mut world = World::new().await;
+    world.write(1, &first()).await.unwrap();
+    world.sink.ask_erasures(&[Tombstone(1)]).await.unwrap();
+    let mut other = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+    other.take_over(RunId(2), 78).await.unwrap();
+    world.sink.erasures_done(&[Tombstone(1)], 77).await.unwrap();
+    world.sink.keep_erasures(&[Tombstone(2)]).await.unwrap();
+    world.sink.ask_erasures(&[Tombstone(3)]).await.unwrap();
+    let all = "SELECT string_agg(right(tombstone::text, 1) || (done_at IS NULL), ' ') FROM {s}.tonle_erased";
+    assert_eq!(world.text(all).await, "1true");
+    // Nor does one that owns the tables say so for the state of another.
+    other.erasures_done(&[Tombstone(1)], 78).await.unwrap();
+    assert_eq!(world.text(all).await, "1true");
+    other.erasures_done(&[Tombstone(1)], 77).await.unwrap();
+    assert_eq!(world.text(all).await, "1false");
+}
+
+#[tokio::test]
+async fn a_server_that_may_forget_what_it_committed_is_told_not_to() {
+    let world = World::new().await;
+    let off = "ALTER DATABASE {d} SET synchronous_commit = off";
+    let name = world.text("SELECT current_database()").await;
+    world.db.batch_execute(&off.replace("{d}", &format!("\"{name}\""))).await.unwrap();
+    let plain = client(&world.server.url).await;
+    let setting = "SELECT current_setting('synchronous_commit')";
+    let of = async |db: &tokio_postgres::Client| {
+        db.query_one(setting, &[]).await.unwrap().get::<_, String>(0)
+    };
+    assert_eq!(of(&plain).await, "off", "it is what a new connection gets");
+    // A trigger tells what the connections of the sink have.
+    let mut sink = Sink::open(world.settings.clone(), &catalog()).await.unwrap();
+    let schema = format!("\"{}\"", world.settings.schema.replace('"', "\"\""));
+    world
+        .db
+        .batch_execute(&format!(
+            "CREATE TABLE {schema}.seen (setting text);
+             CREATE FUNCTION {schema}.see() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN INSERT INTO {schema}.seen VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$;
+             CREATE TRIGGER see BEFORE INSERT OR UPDATE ON {schema}.tonle_erased
+               FOR EACH ROW EXECUTE FUNCTION {schema}.see()"
+        ))
+        .await
+        .unwrap();
+    sink.ask_erasures(&[Tombstone(1)]).await.unwrap();
+    assert_eq!(world.text("SELECT string_agg(setting, ' ') FROM {s}.seen").await, "on");
 }
 
 #[tokio::test]

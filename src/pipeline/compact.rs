@@ -10,11 +10,14 @@ use crate::error::{Error, Kind, Result};
 use crate::indicator::schema_of;
 use crate::model::{Case, Code, Domain, Epoch, FieldType, Schema, Slot, Subform};
 use crate::sink::look::Look;
-use crate::source;
+use crate::source::{self, Erased};
 use crate::state::{Agreement, Restored, SnapshotContent, State};
 
 const DOING: &str = "compacting the state";
 const ADVICE: &str = "run `tonle run --once` first";
+
+/// How often the tables are brought up to the state before it is called impossible.
+const LEVELS_MAX: usize = 2;
 
 /// How often a snapshot that is being written is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -43,10 +46,23 @@ pub async fn compact(config: &Config) -> Result<Compacted> {
     State::read_only(&config.state)?; // none is made
     let schema = schema_of(&config.definition);
     let (mut state, mut restored) = opened(config, &schema).await?;
-    if !restored.tail.is_empty() {
+    let erased = Erased::new(&config.pseudonym_key, state.erased()?)?;
+    // An epoch that only the log has may hold a record that was erased since: it is in the records once that is level.
+    for _ in 0..LEVELS_MAX {
+        let is_level = restored.tail.is_empty() && !holds_erased(&restored, &erased);
+        if is_level {
+            break;
+        }
         drop(state);
         level(config).await?;
         (state, restored) = opened(config, &schema).await?;
+    }
+    for changes in restored.deferred.values_mut() {
+        erased.sieve(changes); // nobody sees those
+    }
+    if holds_erased(&restored, &erased) {
+        let what = format!("{DOING}: the tables still show records that are to be erased");
+        return Err(Error::new(Kind::Temporary, what).advise(ADVICE));
     }
     if !restored.tail.is_empty() {
         let what = format!("{DOING}: epochs after {} are not in Postgres yet", restored.base);
@@ -64,6 +80,11 @@ pub async fn compact(config: &Config) -> Result<Compacted> {
             }
         }
     }
+}
+
+/// Whether visible records are there that were erased: they have to leave with an epoch.
+fn holds_erased(restored: &Restored, erased: &Erased) -> bool {
+    restored.records.iter().any(|(key, _)| erased.is_erased(*key))
 }
 
 /// The state, as of what the tables show.

@@ -47,15 +47,16 @@ pub async fn erase(config: &Config, instance: &str, ids: &[String]) -> Result<Er
     sink.ask_erasures(&tombstones).await?;
     let position = sink.position().await?;
     let shown = position.and_then(|position| position.pipeline);
-    if own.is_none() || shown.is_none() || shown != own.map(|id| id.0) {
-        return Ok(Erasure::Noted); // whoever writes these tables will
-    }
+    let pipeline = match (own, shown) {
+        (Some(own), Some(shown)) if own.0 == shown => shown,
+        _ => return Ok(Erasure::Noted), // whoever writes these tables will
+    };
     match State::open(&config.state) {
         Err(error) if error.kind() == Kind::Temporary => wait(&mut sink, &tombstones).await,
         Err(error) => Err(error),
         Ok(state) => {
             drop(state);
-            alone(config, sink, &tombstones).await
+            alone(config, sink, &tombstones, pipeline).await
         }
     }
 }
@@ -101,8 +102,12 @@ pub(super) async fn level(config: &Config) -> Result<Option<usize>> {
 async fn wait(sink: &mut Sink, tombstones: &[Tombstone]) -> Result<Erasure> {
     let begun = Stopwatch::now();
     while begun.elapsed() < WAIT_MAX {
-        let due = sink.erasures_due().await?;
-        if !tombstones.iter().any(|tombstone| due.contains(tombstone)) {
+        // One that the tables have lost meanwhile is not done.
+        let all = sink.erasures().await?;
+        let is_done = |tombstone: &Tombstone| {
+            all.iter().any(|erasure| erasure.tombstone == *tombstone && erasure.is_done)
+        };
+        if tombstones.iter().all(is_done) {
             return Ok(Erasure::Done { found: None });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -111,9 +116,14 @@ async fn wait(sink: &mut Sink, tombstones: &[Tombstone]) -> Result<Erasure> {
 }
 
 /// Does it while no pipeline runs.
-async fn alone(config: &Config, mut sink: Sink, tombstones: &[Tombstone]) -> Result<Erasure> {
+async fn alone(
+    config: &Config,
+    mut sink: Sink,
+    tombstones: &[Tombstone],
+    pipeline: u128,
+) -> Result<Erasure> {
     let Some(found) = level(config).await? else { return Ok(Erasure::Noted) };
     compact(config).await?;
-    sink.erasures_done(tombstones).await?;
+    sink.erasures_done(tombstones, pipeline).await?;
     Ok(Erasure::Done { found: Some(found) })
 }

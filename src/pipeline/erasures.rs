@@ -22,8 +22,8 @@ use crate::state::{Restored, State};
 /// How often the tables are asked whether an erasure was asked for.
 const ERASURES_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long after a compaction that failed the next one is tried.
-const COMPACTION_PAUSE: Duration = Duration::from_secs(60);
+/// How long after a snapshot that failed the next one is tried.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(60);
 
 /// Erasures under way.
 pub(super) struct Erasing {
@@ -39,18 +39,22 @@ pub(super) struct Erasing {
     departed: Vec<Tombstone>,
     /// Of those, what the tables were not told yet.
     untold: Vec<Tombstone>,
+    /// Whether the tables may have lost tombstones, because they did not agree with the state.
+    pub(super) restored: bool,
     looked: Option<Stopwatch>,
     failed: Option<Stopwatch>,
 }
 
 impl Erasing {
     /// Brings the tombstones of tables and state together, and takes out of what was restored whatever they name. With
-    /// `is_shown` the tables show the restored records: those leave with an epoch.
+    /// `is_shown` the tables show the restored records: those leave with an epoch. A state that does not agree with the
+    /// tables may come from a backup that holds what was erased, whatever its own tombstones say.
     pub(super) async fn begin(
         erased: Erased,
         state: &mut State,
         sink: &mut Sink,
         restored: &mut Restored,
+        agrees: bool,
         is_shown: bool,
     ) -> Result<Self> {
         let kept = state.erased()?;
@@ -61,7 +65,8 @@ impl Erasing {
         // What this state never knew of may still be in its files. It is due again before the state knows of it, so
         // that no crash makes it forgotten.
         let news: Vec<_> = told.difference(&kept).copied().collect();
-        sink.ask_erasures(&news).await?;
+        let again = if agrees { news.clone() } else { told.iter().copied().collect() };
+        sink.ask_erasures(&again).await?;
         crash::point(Step::ErasuresCompared);
         let all: BTreeSet<_> = kept.union(&told).copied().collect();
         if all != kept {
@@ -72,6 +77,7 @@ impl Erasing {
         let mut due: BTreeSet<_> = due.map(|erasure| erasure.tombstone).collect();
         due.extend(news);
         let departed = due.clone();
+        due.extend(again);
         due.extend(lost);
         let mut erasing = Self {
             erased,
@@ -80,6 +86,7 @@ impl Erasing {
             held: Vec::new(),
             departed: Vec::new(),
             untold: Vec::new(),
+            restored: false,
             looked: None,
             failed: None,
         };
@@ -133,6 +140,11 @@ impl Erasing {
         self.departed.extend(gone.map(|change| self.erased.departure(change.key)));
     }
 
+    /// Whether a snapshot failed a moment ago.
+    pub(super) fn rests(&self) -> bool {
+        self.failed.is_some_and(|failed| failed.elapsed() < SNAPSHOT_PAUSE)
+    }
+
     /// How many visible records have to leave.
     pub(super) fn held(&self) -> usize {
         self.held.len()
@@ -158,11 +170,16 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Tells the tables. When they are away, what the state keeps has to do until they are back.
+    /// Tells the tables, also what they knew before somebody restored them. When they are away, what the state keeps has to do until they are back.
     async fn tell_departures(&mut self) -> Result<()> {
-        match self.sink.ask_erasures(&self.erasing.untold).await {
+        let mut told = self.sink.ask_erasures(&self.erasing.untold).await;
+        if told.is_ok() && self.erasing.restored {
+            told = self.sink.keep_erasures(&self.erasing.erased.all()).await;
+        }
+        match told {
             Ok(()) => {
                 self.erasing.untold.clear();
+                self.erasing.restored = false;
                 Ok(())
             }
             Err(error) if error.kind() == Kind::DataDiffers => {
@@ -247,7 +264,7 @@ impl Pipeline<'_> {
 
     /// Whether the files of the state should be rewritten.
     pub(super) fn compaction_is_due(&mut self) -> Result<bool> {
-        if self.erasing.failed.is_some_and(|failed| failed.elapsed() < COMPACTION_PAUSE) {
+        if self.erasing.rests() {
             return Ok(false);
         }
         let is_asked = !self.erasing.due.is_empty() && self.erasing.held.is_empty();
@@ -263,14 +280,17 @@ impl Pipeline<'_> {
 
     /// After a snapshot: if it was a compaction, the erasures that it ends are done.
     pub(super) async fn snapshot_ended(&mut self, is_good: bool) -> Result<()> {
-        let Some(ended) = self.erasing.compacting.take() else { return Ok(()) };
-        if !is_good {
-            self.erasing.failed = Some(Stopwatch::now());
-            return Ok(());
-        }
-        match self.sink.erasures_done(&ended).await {
+        let ended = self.erasing.compacting.take();
+        self.erasing.failed = (!is_good).then(Stopwatch::now);
+        let Some(ended) = ended.filter(|_| is_good) else { return Ok(()) };
+        match self.sink.erasures_done(&ended, self.state.pipeline_id().0).await {
             Ok(()) => {
+                let ended: BTreeSet<_> = ended.into_iter().collect();
                 self.erasing.due.retain(|tombstone| !ended.contains(tombstone));
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::DataDiffers => {
+                self.owed.get_or_insert(Debt::reconcile(error.to_string()));
                 Ok(())
             }
             Err(error) if error.kind().may_pass() => Ok(()), // they are still due
@@ -292,16 +312,17 @@ impl Pipeline<'_> {
         self.publish(&logged, meta, &Changes::default(), watch).await
     }
 
-    /// Ends what is due before a run that ends by itself does.
+    /// Ends what is due before a run that ends by itself does: it may be the only one for a long time.
     pub(super) async fn end_erasures(&mut self) -> Result<()> {
         self.erasing.looked = None;
-        if !self.keep_erasures().await? || self.erasing.due.is_empty() {
+        if !self.keep_erasures().await? {
             return Ok(());
         }
-        if self.owed.is_some() || self.committed.0 == 0 || !self.level().await? {
+        self.wait_for_snapshot().await?;
+        let is_settled = self.owed.is_none() && self.committed.0 > 0;
+        if !is_settled || !self.compaction_is_due()? || !self.level().await? {
             return Ok(()); // the next run does
         }
-        self.wait_for_snapshot().await?;
         self.begin_compaction()?;
         self.wait_for_snapshot().await
     }

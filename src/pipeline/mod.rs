@@ -41,7 +41,7 @@ use crate::model::{Changes, Code, Day, Epoch, EpochInput, Instant, Interner, Log
 use crate::report::{self, Event, Metrics};
 use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
-use crate::state::{SnapshotContent, State};
+use crate::state::{SnapshotContent, SnapshotWritten, State};
 
 use erasures::Erasing;
 use gather::{Gathered, HOUSEKEEPING_INTERVAL};
@@ -306,14 +306,14 @@ impl Pipeline<'_> {
         self.describe().await;
         if let Some(outcome) = self.state.snapshot_finished() {
             self.snapshot_ended(outcome.is_ok()).await?;
-            let written = outcome?;
             let records = self.standing.record_count();
-            report::emit(&Event::SnapshotWritten {
-                epoch: written.epoch,
-                records,
-                bytes: written.bytes,
-                took: Duration::ZERO,
-            });
+            match outcome {
+                Ok(SnapshotWritten { epoch, bytes, took }) => {
+                    report::emit(&Event::SnapshotWritten { epoch, records, bytes, took });
+                }
+                // The log has everything, so the stream goes on; what that costs is disk, and time at a restart.
+                Err(error) => report::emit(&Event::SnapshotFailed { error: &error }),
+            }
         }
         if self.owed.is_none() && self.committed.0 > 0 && self.compaction_is_due()? {
             if !self.state.is_writing_snapshot() {
@@ -332,7 +332,8 @@ impl Pipeline<'_> {
     /// moved the cursors on, and there may be one whenever the loop keeps house.
     fn begin_snapshot_if_due(&mut self) -> Result<()> {
         let is_level = self.owed.is_none() && self.committed == self.epoch;
-        if !is_level || self.state.is_writing_snapshot() || !self.state.wants_snapshot() {
+        let is_busy = self.state.is_writing_snapshot() || self.erasing.rests();
+        if !is_level || is_busy || !self.state.wants_snapshot() {
             return Ok(());
         }
         let content = self.snapshot_content()?;

@@ -104,6 +104,7 @@ impl Pipeline<'_> {
         });
         (self.owed, self.is_behind) = (None, false);
         self.is_described = false;
+        self.erasing.restored = true;
         self.acknowledge(durable, reason, complete, rows, watch)?;
         Ok(true)
     }

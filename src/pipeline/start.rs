@@ -140,7 +140,7 @@ impl<'a> Pipeline<'a> {
         let erased = Erased::new(&config.pseudonym_key, [])?;
         let is_shown = agrees && owed.is_none();
         let erasing =
-            Erasing::begin(erased, &mut state, &mut sink, &mut restored, is_shown).await?;
+            Erasing::begin(erased, &mut state, &mut sink, &mut restored, agrees, is_shown).await?;
         let dataflow = Dataflow::start(Arc::clone(&plan), config.workers)?;
         let codes = plan.instances().iter().map(|(code, _)| *code).collect();
         let sightings = Sightings::of(&restored, plan.schema());

@@ -57,6 +57,8 @@ pub enum Event<'a> {
     EpochWritten { epoch: Epoch, cases: u64, rows: u64, took: Duration },
     /// A snapshot is on disk; the log before it is no longer needed.
     SnapshotWritten { epoch: Epoch, records: u64, bytes: u64, took: Duration },
+    /// A snapshot could not be written; it is tried again, and nothing is lost.
+    SnapshotFailed { error: &'a Error },
     /// A request to an instance failed and is tried again.
     SourceRetried { instance: &'a str, attempt: u32, wait: Duration, error: &'a Error },
     /// An instance answers again.
@@ -130,6 +132,9 @@ pub fn emit(event: &Event<'_>) {
         Event::SnapshotWritten { epoch, records, bytes, took } => {
             let took_ms = ms(*took);
             debug!(epoch = epoch.0, records, bytes, took_ms, "wrote a snapshot");
+        }
+        Event::SnapshotFailed { error } => {
+            error!(%error, "failed to write a snapshot; goes on with the log");
         }
         Event::StopRequested { how } => info!(how, "was asked to stop"),
         Event::Stopped { epoch } => info!(epoch = epoch.0, "stopped"),
@@ -336,6 +341,7 @@ mod tests {
             Event::FirstLoadFinished { instance, cases, took },
             Event::EpochWritten { epoch, cases, rows, took },
             Event::SnapshotWritten { epoch, records, bytes, took },
+            Event::SnapshotFailed { error },
             Event::SourceRetried { instance, attempt, wait, error },
             Event::SourceRecovered { instance, attempts },
             Event::SourceStopped { instance, error },
@@ -378,7 +384,7 @@ mod tests {
         }
         assert_eq!(lines[10]["epoch"], 7);
         assert_eq!(lines[10]["took_ms"], 1000);
-        assert_eq!(lines[12]["error"], "asking for changed cases");
+        assert_eq!(lines[13]["error"], "asking for changed cases");
     }
 
     #[test]
@@ -389,7 +395,7 @@ mod tests {
             text.lines().count()
         };
         assert_eq!(lines(Level::Off), 0);
-        assert_eq!(lines(Level::Error), 2);
+        assert_eq!(lines(Level::Error), 3);
         assert!(lines(Level::Warn) > 1);
         assert!(lines(Level::Info) > lines(Level::Warn));
         assert_eq!(lines(Level::Debug), every_event(&error).len());

@@ -31,6 +31,10 @@ const LOCK_MS_MAX: u32 = 15_000;
 /// The server ends a transaction that its client forgot after this time, in milliseconds.
 const IDLE_IN_TRANSACTION_MS_MAX: u32 = 60_000;
 
+/// A server that may forget what it has committed would forget which run may write, and what was to be erased.
+const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false)
+     WHERE current_setting('synchronous_commit') = 'off'";
+
 /// SQLSTATE raised when another copy of the program owns the tables.
 pub(super) const STATE_FENCED: &str = "TN001";
 /// SQLSTATE raised when a statement did not find exactly the rows it was to change.
@@ -85,6 +89,7 @@ pub(super) async fn connect(address: &Address) -> Result<Client> {
          SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
     );
     client.batch_execute(&settings).await.map_err(failed(&doing))?;
+    client.batch_execute(SYNCHRONOUS).await.map_err(failed(&doing))?;
     Ok(client)
 }
 

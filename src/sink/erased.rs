@@ -74,19 +74,22 @@ impl Sink {
         }
         self.reconnect().await?;
         let sql = format!(
-            "INSERT INTO {}.tonle_erased (tombstone) SELECT unnest({}) ON CONFLICT (tombstone) {known}",
+            "INSERT INTO {}.tonle_erased (tombstone) SELECT unnest({}) WHERE {}
+             ON CONFLICT (tombstone) {known}",
             self.schema,
-            array(tombstones)
+            array(tombstones),
+            self.may_write()
         );
         self.client.batch_execute(&sql).await.map_err(failed(DOING))
     }
 
-    /// Notes that erasures are done. What the rows were is freed in the tables as well, as far as Postgres can do
-    /// that while others read; that it cannot is no failure.
+    /// Notes that erasures are done in the state of `pipeline`; nothing is noted when the tables belong to another by now.
+    /// What the rows were is freed in the tables as well, as far as Postgres can do that while others read; that it
+    /// cannot is no failure.
     ///
     /// # Errors
     /// Whatever Postgres answers.
-    pub async fn erasures_done(&mut self, tombstones: &[Tombstone]) -> Result<()> {
+    pub async fn erasures_done(&mut self, tombstones: &[Tombstone], pipeline: u128) -> Result<()> {
         if tombstones.is_empty() {
             return Ok(());
         }
@@ -97,10 +100,23 @@ impl Sink {
         }
         let sql = format!(
             "UPDATE {schema}.tonle_erased SET done_at = now()
-              WHERE tombstone = ANY({}) AND done_at IS NULL",
-            array(tombstones)
+              WHERE tombstone = ANY({}) AND done_at IS NULL AND {}
+                AND EXISTS (SELECT FROM {schema}.tonle_pipeline
+                             WHERE pipeline_id = '{pipeline:032x}' FOR SHARE)",
+            array(tombstones),
+            self.may_write()
         );
         self.client.batch_execute(&sql).await.map_err(failed(DOING))
+    }
+
+    /// That no other run has taken over from this one, as a condition; whoever only asks never owned the tables.
+    fn may_write(&self) -> String {
+        self.owned.map_or("true".to_owned(), |owned| {
+            format!(
+                "EXISTS (SELECT FROM {}.tonle_pipeline WHERE run_id = '{:032x}' FOR SHARE)",
+                self.schema, owned.run.0
+            )
+        })
     }
 }
 

@@ -41,7 +41,7 @@ use self::describe::Meaning;
 use self::encode::Uuid;
 use self::identifier::Identifier;
 use self::layout::Layout;
-use self::owned::{Owned, following, read_pipeline};
+use self::owned::{Owned, following, read_pipeline, read_settled_pipeline};
 use self::reconcile::Reconciler;
 use self::statements::Statements;
 use self::write::{EpochWriter, Head};
@@ -195,7 +195,7 @@ impl Sink {
         self.status_statement = None;
         self.is_unsettled = false;
         let Some(owned) = self.owned else { return Ok(false) };
-        match read_pipeline(&self.client, &self.schema).await? {
+        match read_settled_pipeline(&self.client, &self.schema).await? {
             Some(row) if row.run == owned.run => {
                 self.owned = Some(Owned { pipeline: owned.pipeline, ..row });
                 Ok(row.epoch < owned.epoch)

@@ -37,11 +37,23 @@ pub(super) fn following(layout: &Layout) -> String {
     )
 }
 
-/// Waits for a transaction that is moving the fence, such as that of a connection that was lost.
+/// What the row says now.
 pub(super) async fn read_pipeline(client: &Client, schema: &Identifier) -> Result<Option<Owned>> {
+    read(client, schema, "").await
+}
+
+/// What it says once a transaction has ended that is moving the fence, such as that of a connection that was lost.
+pub(super) async fn read_settled_pipeline(
+    client: &Client,
+    schema: &Identifier,
+) -> Result<Option<Owned>> {
+    read(client, schema, "FOR SHARE").await
+}
+
+async fn read(client: &Client, schema: &Identifier, lock: &str) -> Result<Option<Owned>> {
     let sql = format!(
         "SELECT epoch, uuid_send(run_id), fingerprint, coalesce(instances_fingerprint, 0),
-                coalesce(places_fingerprint, 0), coalesce(agencies_fingerprint, 0) FROM {schema}.tonle_pipeline"
+                coalesce(places_fingerprint, 0), coalesce(agencies_fingerprint, 0) FROM {schema}.tonle_pipeline {lock}"
     );
     let row = client.query_opt(&sql, &[]).await.map_err(failed("reading the position"))?;
     let Some(row) = row else { return Ok(None) };

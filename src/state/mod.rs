@@ -38,6 +38,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant as Stopwatch};
 
 use crate::crash::{self, Step};
 use crate::error::{Error, Kind, Result};
@@ -90,6 +91,8 @@ pub struct SnapshotWritten {
     pub epoch: Epoch,
     /// The size of its file, in bytes.
     pub bytes: u64,
+    /// How long it took; nothing for one that an earlier run has written.
+    pub took: Duration,
 }
 
 /// The state of a running pipeline, locked for it alone.
@@ -131,6 +134,7 @@ struct Writing {
 /// A snapshot being written.
 struct Background {
     epoch: Epoch,
+    begun: Stopwatch,
     done: Receiver<Result<u64>>,
     thread: JoinHandle<()>,
 }
@@ -239,7 +243,11 @@ impl State {
             published: published.unwrap_or_default(),
             restored: restored.last,
             committed,
-            newest: snapshot.map(|(epoch, bytes)| SnapshotWritten { epoch, bytes }),
+            newest: snapshot.map(|(epoch, bytes)| SnapshotWritten {
+                epoch,
+                bytes,
+                took: Duration::ZERO,
+            }),
             older_log_bytes: log_bytes,
             log_bytes_then: 0,
             background: None,
@@ -350,7 +358,7 @@ impl State {
             }
             sender.send(written).ok();
         });
-        writing.background = Some(Background { epoch, done, thread });
+        writing.background = Some(Background { epoch, begun: Stopwatch::now(), done, thread });
         Ok(())
     }
 
@@ -366,12 +374,12 @@ impl State {
             Ok(outcome) => outcome,
             Err(TryRecvError::Disconnected) => Err(Error::bug("the thread of a snapshot ended")),
         };
-        let Background { epoch, thread, .. } = writing.background.take()?;
+        let Background { epoch, begun, thread, .. } = writing.background.take()?;
         thread.join().ok();
         writing.failed = outcome.is_err();
         let compacting = writing.compacting.take();
         let finished = outcome.and_then(|bytes| {
-            let written = SnapshotWritten { epoch, bytes };
+            let written = SnapshotWritten { epoch, bytes, took: begun.elapsed() };
             writing.newest = Some(written);
             writing.files.snapshots.retain(|other| *other != epoch);
             writing.files.snapshots.push(epoch);

@@ -20,6 +20,8 @@ pub(super) const RARE: &str = "rare_ibis_status";
 /// The month in which only the erased record was registered.
 const MONTH: &str = "2016-02-01";
 const CASES: u64 = 40;
+/// Most runs until files are older than a second; each takes about one.
+const RUNS_MAX: u32 = 20;
 
 /// A record that is to be erased.
 pub(super) struct Marked {
@@ -100,7 +102,7 @@ pub(super) fn bytes_below(directory: &Path) -> Vec<u8> {
 }
 
 /// Runs `tonle erase` with a list on its standard input.
-fn erase(program: &Program, instance: &str, list: &str) -> Ending {
+pub(super) fn erase(program: &Program, instance: &str, list: &str) -> Ending {
     let mut command = program.command(&["erase", "--instance", instance, "--records", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -221,6 +223,30 @@ fn replayed_files_do_not_bring_an_erased_record_back() {
     program.once(0);
     marked.assert_gone(&program);
     program.assert_true_to_state();
+}
+
+#[test]
+fn short_runs_rewrite_the_files_of_the_state_in_time_too() {
+    let (program, sim, marked) = marked();
+    let program = program.with("erasure_seconds = 1");
+    let first = files(&program);
+    // It is not there any more, and nobody asked for an erasure.
+    let disabled = json!({ "record_state": false, "registration_date": "2016-03-10" });
+    sim.patch(&marked.id, disabled).unwrap();
+    program.once(0);
+    let mut runs = 0;
+    while first.iter().any(|name| is_log(name) && files(&program).contains(name)) {
+        runs += 1;
+        assert!(runs < RUNS_MAX, "{first:?} {:?}", files(&program));
+        program.once(0);
+    }
+    program.assert_true_to_state();
+    let last = files(&program);
+    assert_eq!(last.iter().filter(|name| name.ends_with(".snap")).count(), 1, "{last:?}");
+}
+
+fn is_log(name: &str) -> bool {
+    name.ends_with(".seg") || name.ends_with(".snap")
 }
 
 #[test]
