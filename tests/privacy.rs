@@ -235,6 +235,17 @@ fn postgres_errors(program: &mut Program, sim: &Sim) {
     program.wait_for(INSTANCE, sim);
 }
 
+/// Lists of everything, some of them quoted, until a case that was deleted on the server is gone.
+fn census(program: &mut Program, gate: &Gate, sim: &Sim) {
+    let case = sim.cases().swap_remove(11);
+    gate.quote(&[Quote::NotJson, Quote::OddShape]);
+    assert!(sim.delete(case["id"].as_str().unwrap()));
+    program.wait_until("a case that was deleted is gone", |program| {
+        let done = "SELECT count(*) FROM tonle.tonle_erased WHERE done_at IS NOT NULL";
+        gate.waiting() == 0 && program.query(done) == "1"
+    });
+}
+
 /// Commands that mend, erase, show and carry the state, and what they say.
 fn keeping_commands(program: &Program, sim: &Sim) -> String {
     let mut heard = said(program, &["verify", "--repair"], 0);
@@ -290,7 +301,7 @@ fn nothing_that_identifies_a_child_is_written_anywhere() {
     let mut program = Program::new()
         .with("packs = [\"cp-core\", \"cambodia\", \"births.toml\"]")
         .with("web = { listen = \"127.0.0.1:0\" }")
-        .server_at(INSTANCE, gate.url(), "incidents = true");
+        .server_at(INSTANCE, gate.url(), "incidents = true\ncensus_seconds = 2");
     fs::write(program.path("births.toml"), OVERLAY).unwrap();
 
     start(&mut program);
@@ -299,6 +310,7 @@ fn nothing_that_identifies_a_child_is_written_anywhere() {
     live(&sim);
     program.wait_for(INSTANCE, &sim);
     faults(&mut program, &gate, &sim);
+    census(&mut program, &gate, &sim);
     program.kill();
     sim.edit(10).unwrap();
     start(&mut program);

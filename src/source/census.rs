@@ -87,6 +87,11 @@ impl Census {
         }
     }
 
+    /// Notes that everything was read just now, so that there is nothing to look for.
+    pub(super) fn everything_was_read(&mut self) {
+        self.look_due = Clock::now() + self.interval.min(LOOK_INTERVAL_MAX);
+    }
+
     /// Puts the next one off.
     fn put_off(&mut self) {
         self.under_way = None;

@@ -164,7 +164,12 @@ impl Poll {
         let watermark = self.cursor.watermark.map_or(0, |watermark| watermark.0);
         let overlap = i64::try_from(self.settings.overlap.as_millis()).unwrap_or(i64::MAX);
         let lower = whole_second(Instant(watermark.saturating_sub(overlap).max(0)));
-        self.follow(lower, Pass::Live, None).await
+        let is_first = !self.cursor.first_load_done;
+        self.follow(lower, Pass::Live, None).await?;
+        if is_first {
+            self.census.everything_was_read();
+        }
+        Ok(())
     }
 
     /// Goes on with the backfill until it is complete or the next poll is due. One task does both, page by page,

@@ -9,6 +9,7 @@ use tonle::sim::Fault;
 
 use super::disagree::{copy, expect, put_back, rows_of};
 use super::erasure::{Marked, bytes_below, erase, forms, holds, mark, marked};
+use super::keeping::files;
 use super::recent;
 use crate::support::program::{Ending, Program, cases_of_today, primero};
 
@@ -90,7 +91,19 @@ fn a_record_of_an_epoch_that_only_the_log_has_is_erased_with_it() {
     let sim = primero(cases_of_today(58, 40));
     let mut program = recent(Program::new(), None).server("kampot", &sim);
     program.once(0);
-    let id = mark(&sim);
+    // A case that no epoch before has a version of.
+    let id = "00000000-0000-4000-8000-00000000abcd".to_owned();
+    let mut case = sim.cases().swap_remove(0);
+    for (name, value) in [
+        ("status", "rare_ibis_status"),
+        ("registration_date", "2016-02-10"),
+        ("module_id", "primeromodule-cp"),
+        ("id", &*id),
+    ] {
+        case[name] = json!(value);
+    }
+    case["record_state"] = json!(true);
+    sim.patch(&id, case).unwrap();
     let other = program.elsewhere().server("kampot", &sim);
     other.once(0);
     let marked = Marked { forms: forms(&other), id: id.clone() };
@@ -107,10 +120,9 @@ fn a_record_of_an_epoch_that_only_the_log_has_is_erased_with_it() {
 #[test]
 fn a_compaction_that_is_killed_leaves_a_state_that_starts() {
     for step in [Step::SnapshotHalfWritten, Step::SnapshotRenamed, Step::SnapshotPublished] {
-        let (mut program, sim, marked) = marked();
-        // The option id that goes is an entry of the last segment of the log.
-        sim.patch(&marked.id, json!({ "status": "open" })).unwrap();
-        program.once(0);
+        // The last segment of the log is the first one: it has the entries of option ids that no record has.
+        let (mut program, sim, _marked) = marked();
+        assert_eq!(files(&program).iter().filter(|name| name.ends_with(".seg")).count(), 1);
         die(&mut program, &["state", "compact"], step);
         program.assert_true_to_state();
         sim.edit(5).unwrap();
