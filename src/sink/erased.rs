@@ -83,9 +83,9 @@ impl Sink {
         self.client.batch_execute(&sql).await.map_err(failed(DOING))
     }
 
-    /// Notes that erasures are done in the state of `pipeline`; nothing is noted when the tables belong to another by now.
-    /// What the rows were is freed in the tables as well, as far as Postgres can do that while others read; that it
-    /// cannot is no failure.
+    /// Notes that erasures are done in the state of `pipeline`; nothing is noted when the tables belong to another by
+    /// now. What the rows were is freed in the tables as well, as far as Postgres can do that while others read; that
+    /// it cannot is no failure.
     ///
     /// # Errors
     /// Whatever Postgres answers.
