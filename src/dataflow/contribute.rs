@@ -16,9 +16,9 @@ use crate::dataflow::worker::Outbox;
 use crate::indicator::{CodedRow, Judgement, Plan};
 use crate::model::{FineCell, Measure};
 
-/// What the new version of each case contributes more or less than its old one. What both contribute never
-/// enters the graph, and what many cases contribute to one cell enters it as one sum: of a first load the graph
-/// sorts the cells, not every contribution of every case.
+/// What the new version of each case contributes more or less than its old one, rolled up into the cells of published
+/// tables. What both contribute never enters the graph, and what many cases contribute to one cell enters it as one
+/// sum: of a first load the graph sorts the cells, not every contribution of every case.
 pub(super) fn contributions<'scope>(
     versions: Stream<'scope, Time, Vec<Version>>,
     plan: &Arc<Plan>,
@@ -35,7 +35,7 @@ pub(super) fn contributions<'scope>(
             let mut epoch: Option<Capability<Time>> = None;
             move |(input, frontier), output| {
                 let mut hand_on = |epoch: &Capability<Time>, sums: &mut Sums| {
-                    let updates = sums.drain().map(|(cell, sum)| (cell, *epoch.time(), sum));
+                    let updates = sums.drain(&plan).map(|(cell, sum)| (cell, *epoch.time(), sum));
                     output.session(epoch).give_iterator(updates);
                 };
                 input.for_each(|capability, versions| {

@@ -1,12 +1,14 @@
-//! Contributions of many cases summed up by finest cell, before they enter the graph.
+//! Contributions of many cases summed up: into finest cells, and those into the cells of the published tables.
 //!
 //! A case contributes to a hundred cells and more, scattered over all families. Adding each to its sum at once would
 //! wait for memory every time. So contributions are gathered by family first and then added up family by
-//! family: the sums of one are small enough to stay near the processor.
+//! family: the sums of one are small enough to stay near the processor. When the epoch is over, each finest cell is
+//! rolled up once, however many cases it sums up.
 
 use differential_dataflow::difference::Semigroup;
 use hashbrown::HashMap;
 
+use crate::indicator::Plan;
 use crate::model::{FineCell, Measure};
 
 /// Contributions that are gathered before they are added up. About 10 MB.
@@ -28,8 +30,10 @@ pub(super) struct Sums {
 #[derive(Default)]
 struct Family {
     gathered: Vec<Contribution>,
-    sums: HashMap<FineCell, Measure, foldhash::fast::FixedState>,
+    sums: Cells,
 }
+
+type Cells = HashMap<FineCell, Measure, foldhash::fast::FixedState>;
 
 impl Sums {
     /// Takes what one case contributes.
@@ -52,13 +56,14 @@ impl Sums {
         self.summed > SUMS_MAX
     }
 
-    /// Hands on every sum that is not nothing, and forgets them all. Their order decides nothing: the graph sorts
-    /// them.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Contribution> {
+    /// Hands on the sums of all cells of published tables that are not nothing, and forgets everything. Their order
+    /// decides nothing: the graph sorts them.
+    pub(super) fn drain(&mut self, plan: &Plan) -> impl Iterator<Item = Contribution> {
         self.add_up();
         self.summed = 0;
-        let sums = self.families.iter_mut().flat_map(|family| std::mem::take(&mut family.sums));
-        sums.filter(|(_, sum)| !sum.is_empty())
+        let families = self.families.iter_mut().map(|family| std::mem::take(&mut family.sums));
+        let tables = families.flat_map(|finest| rolled_up(finest, plan));
+        tables.filter(|(_, sum)| !sum.is_empty())
     }
 
     fn add_up(&mut self) {
@@ -71,4 +76,16 @@ impl Sums {
         }
         self.gathered = 0;
     }
+}
+
+/// The cells that finest cells add up into.
+fn rolled_up(finest: Cells, plan: &Plan) -> Cells {
+    let mut cells = Cells::default();
+    for (fine, sum) in finest.into_iter().filter(|(_, sum)| !sum.is_empty()) {
+        for cell in plan.roll_up(fine.cell()) {
+            let cell = FineCell::new(cell, fine.detail());
+            cells.entry(cell).or_default().plus_equals(&sum);
+        }
+    }
+    cells
 }

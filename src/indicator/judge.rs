@@ -90,7 +90,7 @@ impl Plan {
             let mut placements = std::mem::take(&mut into.placements[at]);
             if !placements.is_empty() {
                 once(indicator, &mut placements);
-                if indicator.is_running && indicator.by_event {
+                if indicator.at_ends && indicator.by_event {
                     join(&mut placements);
                 }
                 self.contribute(indicator, index, context.stream.number, &placements, into);
@@ -352,7 +352,7 @@ impl Plan {
             let mut give = |bits: u32, measure: Measure| {
                 let cell = |period| FineCell::new(Cell::new(table, period, instance, bits), detail);
                 contributions.push((cell(first), measure));
-                if indicator.is_running {
+                if indicator.at_ends {
                     let Measure { numerator, denominator } = measure;
                     let taken = Measure { numerator: -numerator, denominator: -denominator };
                     contributions.push((cell(end), taken));

@@ -18,8 +18,11 @@ pub(super) struct Indicator {
     pub(super) is_union: bool,
     pub(super) summary: SummaryPlan,
     pub(super) has_denominator: bool,
-    /// Whether its cells are running totals: what is open over several periods is told at the ends only.
+    /// Whether what it counts can be open over several periods.
     pub(super) is_running: bool,
+    /// Whether its cells are running totals: what is open over several periods is told at the ends only. Numbers of
+    /// days that grow from period to period are told for each.
+    pub(super) at_ends: bool,
     /// Whether periods of a run can give different things, because something depends on the event.
     pub(super) by_event: bool,
     /// Whether each period of a run is looked at on its own.
@@ -144,9 +147,9 @@ impl Plan {
         for part in &mut parts {
             part.breaks = breaks_of(self, part, &self.families[families.clone()]);
         }
-        let by_period = distinct_runs
-            || is_running && definition.is_union
-            || matches!(summary, SummaryPlan::Days { value, .. } if self.values[value].needs_event());
+        let grows =
+            matches!(summary, SummaryPlan::Days { value, .. } if self.values[value].needs_event());
+        let by_period = distinct_runs || is_running && definition.is_union || grows;
         Ok(Indicator {
             code: code.to_owned(),
             is_union: definition.is_union,
@@ -156,6 +159,7 @@ impl Plan {
             parts,
             summary,
             is_running,
+            at_ends: is_running && !grows,
             families,
         })
     }

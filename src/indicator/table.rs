@@ -17,7 +17,7 @@ use crate::indicator::cluster::{bits, clusters};
 use crate::indicator::dimension::OriginPlan;
 use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
-use crate::indicator::{IndicatorDefinition, Placed, Plan, Written};
+use crate::indicator::{IndicatorDefinition, Plan, Written};
 use crate::model::{Cell, DIMENSION_BITS, Measure, TABLES_MAX};
 
 /// Most cells that a table may have for each period: more is read by nobody, and kept and written all the same.
@@ -29,8 +29,6 @@ pub(super) struct Family {
     pub(super) parts: Vec<FamilyPart>,
     /// Index into `parts` of the dimension whose values share a denominator.
     pub(super) share: Option<usize>,
-    /// Whether its cells are running totals.
-    is_running: bool,
     /// Tables of the plan that are sums of this family.
     tables: std::ops::Range<usize>,
 }
@@ -80,10 +78,8 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
         found.expect("the resolver checked the names")
     };
     let share = indicator.share_over.as_ref().map(number);
-    let is_running =
-        indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
-    let declared = Declared { code, indicator, share, is_running };
+    let declared = Declared { code, indicator, share };
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
         check_size(plan, declared, &table)?;
@@ -120,7 +116,6 @@ struct Declared<'a> {
     code: &'a str,
     indicator: &'a IndicatorDefinition,
     share: Option<usize>,
-    is_running: bool,
 }
 
 impl Declared<'_> {
@@ -169,7 +164,6 @@ fn add_family(
             .share
             .and_then(|share| parts.iter().position(|part| part.dimension == share)),
         parts,
-        is_running: declared.is_running,
         tables: start..plan.tables.len(),
     });
     Ok(())
@@ -253,10 +247,10 @@ impl Plan {
         }
     }
 
-    /// Whether the cells of the family that a finest cell belongs to are running totals: what is added at a period
-    /// holds in all later ones, until it is taken away.
-    pub fn is_running(&self, finest: Cell) -> bool {
-        self.families[usize::from(finest.table())].is_running
+    /// Whether the table that a rolled-up cell belongs to holds running totals: what is added at a period holds in all
+    /// later ones, until it is taken away.
+    pub fn is_running(&self, cell: Cell) -> bool {
+        self.indicators[self.tables[usize::from(cell.table())].indicator].at_ends
     }
 
     /// What one case worker with so many cases in a cell adds to the cells of case workers.
@@ -309,11 +303,6 @@ impl Summing {
     /// Whether mean or median is taken.
     pub fn is_days(self) -> bool {
         matches!(self, Self::Days { .. })
-    }
-
-    /// Whether case workers are counted.
-    pub fn is_workers(self) -> bool {
-        self == Self::Workers
     }
 }
 
