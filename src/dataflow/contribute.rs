@@ -46,7 +46,7 @@ pub(super) fn contributions<'scope>(
                     let epoch = epoch.get_or_insert_with(|| capability.delayed(&time, 0));
                     for version in versions.drain(..) {
                         judge_both(&plan, &version, &mut judgement);
-                        let changed = judgement.contributions.iter().map(|(fine, _)| fine.cell());
+                        let changed = judgement.contributions.iter().map(|(cell, _)| *cell);
                         outbox.note(&plan, &version, changed);
                         sums.extend(judgement.contributions.drain(..));
                     }

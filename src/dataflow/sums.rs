@@ -82,10 +82,7 @@ impl Sums {
 fn rolled_up(finest: Cells, plan: &Plan) -> Cells {
     let mut cells = Cells::default();
     for (fine, sum) in finest.into_iter().filter(|(_, sum)| !sum.is_empty()) {
-        for cell in plan.roll_up(fine.cell()) {
-            let cell = FineCell::new(cell, fine.detail());
-            cells.entry(cell).or_default().plus_equals(&sum);
-        }
+        plan.roll_up(fine, |cell| cells.entry(cell).or_default().plus_equals(&sum));
     }
     cells
 }

@@ -15,7 +15,7 @@ use crate::dataflow::reasons::Notes;
 use crate::dataflow::upsert::{Delta, Records, Version};
 use crate::error::{Error, Result};
 use crate::indicator::{CodedRow, Plan};
-use crate::model::{Case, Cell, Code, Day, Figure, RecordChange, RecordKey, Tally};
+use crate::model::{Case, Cell, Code, Day, Figure, FineCell, RecordChange, RecordKey, Tally};
 
 /// Records that enter the graph between two steps: few, so that a first load does not pile up in front of it; many, so
 /// that contributions to one cell are summed up before they are sorted.
@@ -65,7 +65,12 @@ impl Outbox {
         self.cells.borrow_mut().push((cell, diff));
     }
 
-    pub(super) fn note(&self, plan: &Plan, version: &Version, cells: impl Iterator<Item = Cell>) {
+    pub(super) fn note(
+        &self,
+        plan: &Plan,
+        version: &Version,
+        cells: impl Iterator<Item = FineCell>,
+    ) {
         self.notes.borrow_mut().add(plan, version, cells);
     }
 

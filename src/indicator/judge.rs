@@ -4,10 +4,12 @@
 //! of them the conditions and dimensions that the event decides. What an open case adds to a running total is told
 //! at the two ends of a run: added at its first period, taken away at the first period after it.
 
+use smallvec::SmallVec;
+
 use crate::indicator::breaks::Days;
 use crate::indicator::part::{Indicator, PartPlan, PlacedAt, SummaryPlan};
 use crate::indicator::place::{Context, Run};
-use crate::indicator::table::Family;
+use crate::indicator::table::{Family, WHOLE};
 use crate::indicator::value::{Source, Subject};
 use crate::indicator::{DAYS_MAX, Plan, Role};
 use crate::model::{Case, Cell, Day, FineCell, Measure, Period};
@@ -349,7 +351,7 @@ impl Plan {
         for placement in placements {
             let Placement { bits: own, detail, numerator, denominator, first, end, .. } =
                 *placement;
-            let mut give = |bits: u32, measure: Measure| {
+            let mut give = |bits: u32, detail: u32, measure: Measure| {
                 let cell = |period| FineCell::new(Cell::new(table, period, instance, bits), detail);
                 contributions.push((cell(first), measure));
                 if indicator.at_ends {
@@ -360,21 +362,29 @@ impl Plan {
             };
             for bits in combinations.iter().map(|bits| bits | own) {
                 let Some(share) = share else {
-                    give(bits, Measure { numerator, denominator });
+                    give(bits, detail, Measure { numerator, denominator });
                     continue;
                 };
-                let dimension = &self.dimensions[share.dimension];
-                let own = &members[share.dimension];
-                for ordinal in (0..dimension.size).filter(|o| dimension.has(*o, &self.places)) {
-                    let counted = match dimension.is_location() {
-                        true => own.iter().any(|own| self.places.lineage(own).contains(&ordinal)),
-                        false => own.contains(&ordinal),
-                    };
-                    let measure = Measure { numerator: i32::from(counted), denominator: 1 };
-                    give(bits | ordinal << share.shift, measure);
+                give(bits, WHOLE, Measure { numerator: 0, denominator: 1 });
+                for ordinal in self.shared(share.dimension, &members[share.dimension]) {
+                    give(bits | ordinal << share.shift, 0, Measure::ONE);
                 }
             }
         }
+    }
+
+    /// The values of a share that a case counts for: its own, and for a place also those that it is part of.
+    fn shared(&self, dimension: usize, own: &[u32]) -> SmallVec<[u32; 8]> {
+        let dimension = &self.dimensions[dimension];
+        if !dimension.is_location() {
+            return SmallVec::from_slice(own);
+        }
+        let mut places: SmallVec<[u32; 8]> =
+            own.iter().flat_map(|own| self.places.lineage(own)).copied().collect();
+        places.retain(|place| dimension.has(*place, &self.places));
+        places.sort_unstable();
+        places.dedup();
+        places
     }
 
     /// Bits of the dimensions of the case, one for each combination of its values.
@@ -527,7 +537,9 @@ mod tests {
             self.plan.judge(&self.case(), Day::of(today).unwrap(), &mut judgement);
             let mut starts = BTreeMap::new();
             for (finest, measure) in &judgement.contributions {
-                for cell in self.plan.roll_up(finest.cell()) {
+                let mut cells = Vec::new();
+                self.plan.roll_up(*finest, |cell| cells.push(cell.cell()));
+                for cell in cells {
                     let text = self.plan.cell(cell);
                     let is_total = text.dimensions.iter().all(|value| *value == "all");
                     let is_asked = is_total && text.instance == "all" && text.indicator == code;

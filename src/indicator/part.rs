@@ -27,6 +27,9 @@ pub(super) struct Indicator {
     pub(super) by_event: bool,
     /// Whether each period of a run is looked at on its own.
     pub(super) by_period: bool,
+    /// Types of periods that are made of one another, finest first: a case is placed in the first only, and its cells add
+    /// up into those of the others. Empty where they are no sums.
+    pub(super) nested: Vec<PeriodType>,
     /// Its families, as a range of [`Plan::families`].
     pub(super) families: std::ops::Range<usize>,
 }
@@ -118,9 +121,12 @@ impl Plan {
         let families_start = self.families.len();
         tabulate(self, code, definition)?;
         let families = families_start..self.families.len();
+        let nested = nested(definition);
+        let is_sum = |of: &PeriodType| nested.iter().skip(1).any(|coarser| coarser == of);
+        let periods = definition.periods.iter().copied();
+        let placed_in: Vec<_> = periods.filter(|of| !is_sum(of)).collect();
         let parts = definition.parts.iter();
-        let parts: Vec<_> =
-            parts.map(|part| self.part(compiler, part, &definition.periods)).collect();
+        let parts: Vec<_> = parts.map(|part| self.part(compiler, part, &placed_in)).collect();
         let summary = match &definition.summary {
             None => SummaryPlan::Count,
             Some(Summary::Mean(name)) => {
@@ -160,6 +166,7 @@ impl Plan {
             summary,
             is_running,
             at_ends: is_running && !grows,
+            nested,
             families,
         })
     }
@@ -240,6 +247,17 @@ impl Plan {
             self.placings.len() - 1
         })
     }
+}
+
+/// The types of periods whose cells are sums of cells of the first of them: what one date places in a month counts in its
+/// quarter too, unless a case with several dates is to count once.
+fn nested(definition: &IndicatorDefinition) -> Vec<PeriodType> {
+    let by_date = |part: &Part| matches!(part.placed, Placed::Flow(_) | Placed::Cohort { .. });
+    if definition.is_distinct() || !definition.parts.iter().all(by_date) {
+        return Vec::new();
+    }
+    let nesting = [PeriodType::Month, PeriodType::Quarter, PeriodType::Half, PeriodType::Year];
+    nesting.into_iter().filter(|of| definition.periods.contains(of)).collect()
 }
 
 fn word_of(compiler: &Compiler<'_>, field: &str) -> u16 {

@@ -54,6 +54,13 @@ impl Cell {
         Self::new(self.table(), period, self.instance(), self.dimensions())
     }
 
+    /// The same cell with more bits of dimensions set.
+    #[must_use]
+    pub fn with(self, dimensions: u32) -> Self {
+        debug_assert!(dimensions < 1 << DIMENSION_BITS);
+        Self(self.0 | u64::from(dimensions))
+    }
+
     /// The values of the dimensions.
     pub fn dimensions(self) -> u32 {
         self.0 as u32 & ((1 << DIMENSION_BITS) - 1)
