@@ -78,10 +78,12 @@ impl Sums {
     }
 }
 
-/// The cells that finest cells add up into.
+/// The cells that finest cells add up into. In their order, so that those of one period are met one after the other.
 fn rolled_up(finest: Cells, plan: &Plan) -> Cells {
+    let mut finest: Vec<_> = finest.into_iter().filter(|(_, sum)| !sum.is_empty()).collect();
+    finest.sort_unstable_by_key(|(cell, _)| *cell);
     let mut cells = Cells::default();
-    for (fine, sum) in finest.into_iter().filter(|(_, sum)| !sum.is_empty()) {
+    for (fine, sum) in finest {
         plan.roll_up(fine, |cell| cells.entry(cell).or_default().plus_equals(&sum));
     }
     cells

@@ -17,8 +17,7 @@ use crate::error::{Error, Result};
 use crate::indicator::{CodedRow, Plan};
 use crate::model::{Case, Cell, Code, Day, Figure, FineCell, RecordChange, RecordKey, Tally};
 
-/// Records that enter the graph between two steps: few, so that a first load does not pile up in front of it; many, so
-/// that contributions to one cell are summed up before they are sorted.
+/// Records that enter the graph between two steps: few, so that a first load does not pile up in front of it.
 const RECORDS_PER_STEP: usize = 32_768;
 
 /// A cell with a figure that was taken away (-1) or holds now (+1).
