@@ -21,6 +21,8 @@ pub struct Judgement {
     pub contributions: Vec<(FineCell, Measure)>,
     /// By dimension of the case: the ordinals of the case.
     members: Vec<Vec<u32>>,
+    /// By shared condition: whether it holds, once it was asked for.
+    known: Vec<Option<bool>>,
     /// By placing: the periods it puts the case in, once they were asked for.
     runs: Vec<Option<Vec<Run>>>,
     /// Emptied lists of runs.
@@ -80,7 +82,7 @@ impl Plan {
         }
         let mut counts = false;
         for (number, part) in indicator.parts.iter().enumerate() {
-            if self.hold(&part.filter, &subject, context.index) {
+            if self.hold_shared(&part.filter, &subject, context.index, &mut into.known) {
                 self.judge_part(indicator, number, part, subject, context, into);
                 counts = true;
             }
@@ -421,6 +423,8 @@ struct Counting<'a> {
 impl Judgement {
     /// Forgets what was found of the last case, but not its contributions.
     fn begin(&mut self, plan: &Plan) {
+        self.known.clear();
+        self.known.resize(plan.checks.len(), None);
         self.members.resize_with(plan.dimensions.len(), Vec::new);
         self.runs.resize_with(plan.placings.len(), || None);
         for runs in &mut self.runs {

@@ -27,8 +27,8 @@ pub(super) struct Indicator {
     pub(super) by_event: bool,
     /// Whether each period of a run is looked at on its own.
     pub(super) by_period: bool,
-    /// Types of periods that are made of one another, finest first: a case is placed in the first only, and its cells add
-    /// up into those of the others. Empty where they are no sums.
+    /// Types of periods that are made of one another, finest first: a case is placed in the first only, and its cells
+    /// add up into those of the others. Empty where they are no sums.
     pub(super) nested: Vec<PeriodType>,
     /// Its families, as a range of [`Plan::families`].
     pub(super) families: std::ops::Range<usize>,
@@ -38,8 +38,8 @@ pub(super) struct Indicator {
 #[derive(Clone, Debug)]
 pub(super) struct PartPlan {
     pub(super) role: Role,
-    /// Conditions on the case that no event decides.
-    pub(super) filter: Vec<Check>,
+    /// Conditions on the case that no event decides: indices of [`Plan::checks`].
+    pub(super) filter: Vec<usize>,
     /// Conditions on the case that the event decides.
     pub(super) filter_at_event: Vec<Check>,
     /// The subform that is counted, or of which one row is read.
@@ -188,9 +188,10 @@ impl Plan {
         periods: &[PeriodType],
     ) -> PartPlan {
         let subform = part.subform();
-        let filter = compiler.checks(None, &part.filter);
-        let (filter_at_event, filter) =
-            filter.into_iter().partition(|check| self.needs_event(std::slice::from_ref(check)));
+        let filter = compiler.checks(None, &part.filter).into_iter();
+        let (filter_at_event, filter): (Vec<_>, Vec<_>) =
+            filter.partition(|check| self.needs_event(std::slice::from_ref(check)));
+        let filter = filter.into_iter().map(|check| self.shared_check(check)).collect();
         let placing = self.placing(compiler, &part.placed, periods);
         PartPlan {
             role: part.role,
@@ -223,6 +224,15 @@ impl Plan {
         }
     }
 
+    /// The index of a condition, which parts share.
+    fn shared_check(&mut self, check: Check) -> usize {
+        let known = self.checks.iter().position(|known| *known == check);
+        known.unwrap_or_else(|| {
+            self.checks.push(check);
+            self.checks.len() - 1
+        })
+    }
+
     /// The index of a placing, which parts share.
     fn placing(
         &mut self,
@@ -249,8 +259,8 @@ impl Plan {
     }
 }
 
-/// The types of periods whose cells are sums of cells of the first of them: what one date places in a month counts in its
-/// quarter too, unless a case with several dates is to count once.
+/// The types of periods whose cells are sums of cells of the first of them: what one date places in a month counts in
+/// its quarter too, unless a case with several dates is to count once.
 fn nested(definition: &IndicatorDefinition) -> Vec<PeriodType> {
     let by_date = |part: &Part| matches!(part.placed, Placed::Flow(_) | Placed::Cohort { .. });
     if definition.is_distinct() || !definition.parts.iter().all(by_date) {

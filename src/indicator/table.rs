@@ -23,8 +23,8 @@ use crate::model::{Cell, DIMENSION_BITS, FineCell, Measure, Period, TABLES_MAX};
 /// Most cells that a table may have for each period: more is read by nobody, and kept and written all the same.
 const TABLE_CELLS_MAX: u64 = 1_000_000;
 
-/// The detail of a finest cell of a share that stands for its whole, that is for every value that shares it. What counts
-/// for one value has no detail.
+/// The detail of a finest cell of a share that stands for its whole, that is for every value that shares it. What
+/// counts for one value has no detail.
 pub(super) const WHOLE: u32 = 1;
 
 /// The finest cells of some tables of one indicator.
