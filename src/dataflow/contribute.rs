@@ -4,73 +4,62 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::consolidation::consolidate;
-use differential_dataflow::difference::Semigroup;
-use hashbrown::HashMap;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Capability, Operator};
 
 use crate::dataflow::graph::Time;
+use crate::dataflow::sums::Sums;
 use crate::dataflow::upsert::{Dated, Version};
 use crate::dataflow::worker::Outbox;
 use crate::indicator::{CodedRow, Judgement, Plan};
 use crate::model::{FineCell, Measure};
 
-/// Most finest cells that are summed up before they are handed on. About 32 MB.
-const SUMS_MAX: usize = 1 << 20;
-
-/// What the new version of each case contributes more or less than its old one. What both contribute never
-/// enters the graph, and what many cases contribute to one cell enters it as one sum: of a first load the graph
-/// sorts the cells, not every contribution of every case.
+/// What the new version of each case contributes more or less than its old one, rolled up into the cells of published
+/// tables. What both contribute never enters the graph, and what many cases contribute to one cell enters it as one
+/// sum: of a first load the graph sorts the cells, not every contribution of every case.
 pub(super) fn contributions<'scope>(
     versions: Stream<'scope, Time, Vec<Version>>,
     plan: &Arc<Plan>,
     outbox: &Rc<Outbox>,
 ) -> Stream<'scope, Time, Vec<(FineCell, Time, Measure)>> {
     let (plan, outbox) = (Arc::clone(plan), Rc::clone(outbox));
-    versions.unary::<CapacityContainerBuilder<Vec<(FineCell, Time, Measure)>>, _, _, _>(
+    versions.unary_frontier::<CapacityContainerBuilder<Vec<(FineCell, Time, Measure)>>, _, _, _>(
         Pipeline,
         "Contributions",
         |_, _| {
             let mut judgement = Judgement::default();
             let mut sums = Sums::default();
-            move |input, output| {
-                let mut epoch: Option<Capability<Time>> = None;
+            // The epoch whose contributions are being summed up, and the right to hand them on.
+            let mut epoch: Option<Capability<Time>> = None;
+            move |(input, frontier), output| {
+                let mut hand_on = |epoch: &Capability<Time>, sums: &mut Sums| {
+                    let updates = sums.drain(&plan).map(|(cell, sum)| (cell, *epoch.time(), sum));
+                    output.session(epoch).give_iterator(updates);
+                };
                 input.for_each(|capability, versions| {
                     let Some(time) = capability.least().copied() else { return };
-                    if epoch.as_ref().is_none_or(|epoch| *epoch.time() != time)
-                        || sums.len() > SUMS_MAX
-                    {
-                        if let Some(epoch) = &epoch {
-                            let sums = sums.drain().map(|(cell, sum)| (cell, *epoch.time(), sum));
-                            output.session(epoch).give_iterator(sums.filter(is_something));
-                        }
-                        epoch = Some(capability.delayed(&time, 0));
+                    if let Some(before) = epoch.take_if(|epoch| *epoch.time() != time) {
+                        hand_on(&before, &mut sums);
                     }
+                    let epoch = epoch.get_or_insert_with(|| capability.delayed(&time, 0));
                     for version in versions.drain(..) {
                         judge_both(&plan, &version, &mut judgement);
-                        let changed = judgement.contributions.iter().map(|(fine, _)| fine.cell());
+                        let changed = judgement.contributions.iter().map(|(cell, _)| *cell);
                         outbox.note(&plan, &version, changed);
-                        for (cell, measure) in judgement.contributions.drain(..) {
-                            sums.entry(cell).or_default().plus_equals(&measure);
-                        }
+                        sums.extend(judgement.contributions.drain(..));
+                    }
+                    if sums.is_full() {
+                        hand_on(epoch, &mut sums);
                     }
                 });
-                if let Some(epoch) = &epoch {
-                    let sums = sums.drain().map(|(cell, sum)| (cell, *epoch.time(), sum));
-                    output.session(epoch).give_iterator(sums.filter(is_something));
+                if let Some(over) = epoch.take_if(|epoch| !frontier.less_equal(epoch.time())) {
+                    hand_on(&over, &mut sums);
                 }
             }
         },
     )
-}
-
-/// Contributions by cell. The order in which they are handed on decides nothing: the graph sorts them.
-type Sums = HashMap<FineCell, Measure, foldhash::fast::FixedState>;
-
-fn is_something(update: &(FineCell, Time, Measure)) -> bool {
-    !update.2.is_empty()
 }
 
 fn judge_both(plan: &Plan, version: &Version, judgement: &mut Judgement) {

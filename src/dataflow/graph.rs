@@ -7,8 +7,9 @@ use differential_dataflow::AsCollection;
 use differential_dataflow::VecCollection;
 use differential_dataflow::operators::CountTotal;
 use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::vec::Map;
-use timely::dataflow::{InputHandle, ProbeHandle};
+use timely::dataflow::{InputHandle, ProbeHandle, Stream};
 use timely::worker::Worker;
 
 use crate::dataflow::contribute::{contributions, rows};
@@ -31,10 +32,10 @@ pub(super) struct Ends {
 /// Builds the graph of one worker. Records stay on the worker that their shard is given to; cells are exchanged.
 ///
 /// ```text
-/// deltas ─ versions ─┬─ contributions ─ finest ─ roll up ─┬─ count ──────────┬─ totals ─┬──────────── ▶ cells
-///   (old, new case)  │   (arranged)                       └─ running totals ─┘          ├─ days ────── ▶ cells
-///                    │                                                                  └─ workloads ─ ▶ cells
-///                    └─ rows ───────────────────────────────────────────────────────────────────────── ▶ rows
+/// deltas ─ versions ─┬─ contributions ─┬─ count ──────────┬─ totals ─┬──────────── ▶ cells
+///   (old, new case)  │   (rolled up)   └─ running totals ─┘          ├─ days ────── ▶ cells
+///                    │                                               └─ workloads ─ ▶ cells
+///                    └─ rows ────────────────────────────────────────────────────── ▶ rows
 /// ```
 pub(super) fn build(
     worker: &mut Worker,
@@ -46,16 +47,13 @@ pub(super) fn build(
     let done = ProbeHandle::new();
     worker.dataflow::<Time, _, _>(|scope| {
         let versions = versions(input.to_stream(scope), plan, records);
-        let contributions = contributions(versions.clone(), plan, outbox).as_collection();
-        let rolled_up = |is_running| rolled_up(contributions.clone(), plan, is_running);
+        let contributions = contributions(versions.clone(), plan, outbox);
+        let (steps, contributions) = apart(contributions, plan);
+        let totals = counted(contributions).concat(running_totals(steps));
 
-        let counted = counted(rolled_up(false));
-        let totals = counted.concat(running_totals(rolled_up(true)));
-        let plain = summed(totals.clone(), plan, Summing::is_count);
+        let (plain, others) = split(totals, plan, Summing::is_count);
+        let (days, workers) = split(others, plan, Summing::is_days);
         let plain = plain.map(|(cell, measure)| (cell.cell(), Figure::from(measure)));
-        let days = summed(totals.clone(), plan, Summing::is_days);
-        let workers = summed(totals, plan, Summing::is_workers);
-
         let cells = plain.concat(figures(histograms(days, plan))).concat(workloads(workers, plan));
         let rows = rows(versions, plan).as_collection();
         let (to_cells, to_rows) = (Rc::clone(outbox), Rc::clone(outbox));
@@ -65,40 +63,44 @@ pub(super) fn build(
     Ends { input, done }
 }
 
+/// What is added to cells of published tables.
+type Contributions<'scope> = VecCollection<'scope, Time, FineCell, Measure>;
+
 /// Cells with the number of days or the case worker that is told apart in them, and how much.
 type Totals<'scope> = VecCollection<'scope, Time, (FineCell, Measure), i32>;
 
-/// The cells of published tables that the finest cells add up into; of families that are running totals, or of
-/// those that are not. The finest are arranged so that many cases of one cell roll up once.
-fn rolled_up<'scope>(
-    contributions: VecCollection<'scope, Time, FineCell, Measure>,
+/// What is added to and taken away from running totals, and what is simply counted.
+fn apart<'scope>(
+    contributions: Stream<'scope, Time, Vec<(FineCell, Time, Measure)>>,
     plan: &Arc<Plan>,
-    is_running: bool,
-) -> VecCollection<'scope, Time, FineCell, Measure> {
-    let (to_keep, plan) = (Arc::clone(plan), Arc::clone(plan));
-    contributions
-        .filter(move |finest| to_keep.is_running(finest.cell()) == is_running)
-        .arrange_by_self_named("Finest")
-        .flat_map_ref(move |finest: &FineCell, _| {
-            let detail = finest.detail();
-            let cells = plan.roll_up(finest.cell()).into_iter();
-            cells.map(move |cell| FineCell::new(cell, detail))
-        })
+) -> (Contributions<'scope>, Contributions<'scope>) {
+    let plan = Arc::clone(plan);
+    let (steps, counted) =
+        contributions.ok_err(move |update| match plan.is_running(update.0.cell()) {
+            true => Ok(update),
+            false => Err(update),
+        });
+    (steps.as_collection(), counted.as_collection())
 }
 
 /// The measure of each cell.
-fn counted<'scope>(cells: VecCollection<'scope, Time, FineCell, Measure>) -> Totals<'scope> {
+fn counted(cells: Contributions<'_>) -> Totals<'_> {
     cells.arrange_by_self_named("Tables").count_total_core::<i32>()
 }
 
-/// Only the totals of which this is made.
-fn summed<'scope>(
+/// The totals of which this is made, and the others.
+fn split<'scope>(
     totals: Totals<'scope>,
     plan: &Arc<Plan>,
     what: fn(Summing) -> bool,
-) -> Totals<'scope> {
+) -> (Totals<'scope>, Totals<'scope>) {
     let plan = Arc::clone(plan);
-    totals.filter(move |(cell, _)| what(plan.summing(cell.cell())))
+    let (ours, others) =
+        totals.inner.ok_err(move |total| match what(plan.summing(total.0.0.cell())) {
+            true => Ok(total),
+            false => Err(total),
+        });
+    (ours.as_collection(), others.as_collection())
 }
 
 /// How many times each cell holds each number of days.

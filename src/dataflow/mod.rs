@@ -14,6 +14,7 @@ mod measure;
 pub mod oracle;
 mod reasons;
 mod running;
+mod sums;
 mod upsert;
 mod worker;
 

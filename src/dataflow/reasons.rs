@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use crate::dataflow::upsert::Version;
 use crate::indicator::Plan;
-use crate::model::{Cell, CellChange, Reason};
+use crate::model::{Cell, CellChange, FineCell, Reason};
 
 /// Most notes of one epoch and worker; beyond them the reason of the epoch holds for every cell. About 16 MB.
 const NOTES_MAX: usize = 1_000_000;
@@ -23,7 +23,7 @@ const CLOCK: Mask = 8;
 /// The finest cells that changed, and why.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    cells: Vec<(Cell, Mask)>,
+    cells: Vec<(FineCell, Mask)>,
     seen: Mask,
 }
 
@@ -33,7 +33,7 @@ impl Notes {
         &mut self,
         plan: &Plan,
         version: &Version,
-        cells: impl Iterator<Item = Cell>,
+        cells: impl Iterator<Item = FineCell>,
     ) {
         let reason = reason_of(plan, version);
         self.seen |= reason;
@@ -56,9 +56,9 @@ impl Notes {
         let mut lines: HashMap<Cell, Mask, foldhash::fast::FixedState> = HashMap::default();
         for notes in self.cells.chunk_by(|a, b| a.0 == b.0) {
             let mask = notes.iter().fold(0, |mask, note| mask | note.1);
-            for cell in plan.roll_up(notes[0].0) {
-                *lines.entry(plan.line_of(cell)).or_default() |= mask;
-            }
+            plan.roll_up(notes[0].0, |fine| {
+                *lines.entry(plan.line_of(fine.cell())).or_default() |= mask;
+            });
         }
         for change in changes {
             let mask = lines.get(&plan.line_of(change.cell)).copied().unwrap_or_default();

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::{AsCollection, VecCollection};
 use hashbrown::HashMap;
@@ -21,8 +20,11 @@ use crate::model::{FineCell, Measure, Period};
 /// Changes of one cell by period; zero changes are not kept.
 type Steps = SmallVec<[(Period, Measure); 4]>;
 
+/// What is added to a cell at a period. The cell is that of [`line_of`].
+type Change = (FineCell, Period, Measure);
+
 /// What came of one epoch that is not complete yet, and the right to answer it.
-type Stash = (Capability<Time>, Vec<(FineCell, Measure)>);
+type Stash = (Capability<Time>, Vec<Change>);
 
 /// A cell with its total: -1 where it was, +1 where it is.
 pub(super) type Total = ((FineCell, Measure), Time, i32);
@@ -46,21 +48,18 @@ pub(super) fn running_totals<'scope>(
                             let stash = waiting.entry(time);
                             let stash =
                                 stash.or_insert_with(|| (capability.delayed(&time, 0), Vec::new()));
-                            stash.1.push((cell, measure));
+                            stash.1.push((line_of(cell), cell.cell().period(), measure));
                         }
                     });
                     while let Some(entry) = waiting.first_entry() {
                         if frontier.less_equal(entry.key()) {
                             break;
                         }
-                        let (time, (capability, mut updates)) = entry.remove_entry();
-                        consolidate(&mut updates);
-                        updates.sort_unstable_by_key(|(cell, _)| {
-                            (line_of(*cell), cell.cell().period())
-                        });
+                        let (time, (capability, mut changes)) = entry.remove_entry();
+                        consolidate_steps(&mut changes);
                         let mut session = output.session(&capability);
-                        for changed in updates.chunk_by(|a, b| line_of(a.0) == line_of(b.0)) {
-                            let line = line_of(changed[0].0);
+                        for changed in changes.chunk_by(|a, b| a.0 == b.0) {
+                            let line = changed[0].0;
                             let steps = lines.entry(line).or_default();
                             advance(line, steps, changed, |total, diff| {
                                 session.give((total, time, diff));
@@ -88,16 +87,28 @@ fn shard(line: FineCell) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one(line)
 }
 
+/// Sorts changes by line and period, and joins those of the same period.
+fn consolidate_steps(changes: &mut Vec<Change>) {
+    changes.sort_unstable();
+    changes.dedup_by(|later, kept| {
+        let is_same = (later.0, later.1) == (kept.0, kept.1);
+        if is_same {
+            kept.2.plus_equals(&later.2);
+        }
+        is_same
+    });
+}
+
 /// Applies the changes of one line, in order of periods, and tells every total that differs.
 fn advance(
     line: FineCell,
     steps: &mut Steps,
-    changed: &[(FineCell, Measure)],
+    changed: &[Change],
     mut tell: impl FnMut((FineCell, Measure), i32),
 ) {
     let before = std::mem::take(steps);
     let mut old = before.iter().copied().peekable();
-    let mut new = changed.iter().map(|(cell, measure)| (cell.cell().period(), *measure)).peekable();
+    let mut new = changed.iter().map(|(_, period, measure)| (*period, *measure)).peekable();
     let (mut old_total, mut new_total) = (Measure::default(), Measure::default());
     while let Some(period) = earliest(old.peek(), new.peek()) {
         let kept =
@@ -154,11 +165,13 @@ mod tests {
 
     impl Told {
         /// As the operator does with the updates of one epoch.
-        fn epoch(&mut self, mut updates: Vec<(FineCell, Measure)>) {
-            consolidate(&mut updates);
-            updates.sort_unstable_by_key(|(cell, _)| (line_of(*cell), cell.cell().period()));
-            for changed in updates.chunk_by(|a, b| line_of(a.0) == line_of(b.0)) {
-                let line = line_of(changed[0].0);
+        fn epoch(&mut self, updates: Vec<(FineCell, Measure)>) {
+            let change =
+                |(cell, measure): (FineCell, _)| (line_of(cell), cell.cell().period(), measure);
+            let mut changes: Vec<Change> = updates.into_iter().map(change).collect();
+            consolidate_steps(&mut changes);
+            for changed in changes.chunk_by(|a, b| a.0 == b.0) {
+                let line = changed[0].0;
                 let totals = &mut self.totals;
                 let steps = self.lines.entry(line).or_default();
                 advance(line, steps, changed, |(cell, measure), diff| {

@@ -15,10 +15,9 @@ use crate::dataflow::reasons::Notes;
 use crate::dataflow::upsert::{Delta, Records, Version};
 use crate::error::{Error, Result};
 use crate::indicator::{CodedRow, Plan};
-use crate::model::{Case, Cell, Code, Day, Figure, RecordChange, RecordKey, Tally};
+use crate::model::{Case, Cell, Code, Day, Figure, FineCell, RecordChange, RecordKey, Tally};
 
-/// Records that enter the graph between two steps: few, so that a first load does not pile up in front of it; many, so
-/// that contributions to one cell are summed up before they are sorted.
+/// Records that enter the graph between two steps: few, so that a first load does not pile up in front of it.
 const RECORDS_PER_STEP: usize = 32_768;
 
 /// A cell with a figure that was taken away (-1) or holds now (+1).
@@ -65,7 +64,12 @@ impl Outbox {
         self.cells.borrow_mut().push((cell, diff));
     }
 
-    pub(super) fn note(&self, plan: &Plan, version: &Version, cells: impl Iterator<Item = Cell>) {
+    pub(super) fn note(
+        &self,
+        plan: &Plan,
+        version: &Version,
+        cells: impl Iterator<Item = FineCell>,
+    ) {
         self.notes.borrow_mut().add(plan, version, cells);
     }
 

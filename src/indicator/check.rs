@@ -7,7 +7,7 @@ use crate::indicator::{Condition, HasRow, Path, Test};
 use crate::model::{Case, CaseBuilder, Day, Domain, FieldType, Slot};
 
 /// One condition on a case, its row and the event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Check {
     /// On a single word.
     Word(Source, Compiled),
@@ -22,7 +22,7 @@ pub(super) enum Check {
 }
 
 /// A test, compiled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Compiled {
     Any(Vec<u32>),
     None(Vec<u32>),
@@ -108,6 +108,20 @@ impl Plan {
     /// Whether all conditions hold. `stream` is the index of the stream the case came from.
     pub(super) fn hold(&self, checks: &[Check], subject: &Subject<'_>, stream: usize) -> bool {
         checks.iter().all(|check| self.holds(check, subject, stream))
+    }
+
+    /// The same of shared conditions on the case, each looked at once for a case, however many parts ask for it.
+    pub(super) fn hold_shared(
+        &self,
+        checks: &[usize],
+        subject: &Subject<'_>,
+        stream: usize,
+        known: &mut [Option<bool>],
+    ) -> bool {
+        checks.iter().all(|index| {
+            let check = &self.checks[*index];
+            *known[*index].get_or_insert_with(|| self.holds(check, subject, stream))
+        })
     }
 
     fn holds(&self, check: &Check, subject: &Subject<'_>, stream: usize) -> bool {

@@ -4,10 +4,12 @@
 //! of them the conditions and dimensions that the event decides. What an open case adds to a running total is told
 //! at the two ends of a run: added at its first period, taken away at the first period after it.
 
+use smallvec::SmallVec;
+
 use crate::indicator::breaks::Days;
 use crate::indicator::part::{Indicator, PartPlan, PlacedAt, SummaryPlan};
 use crate::indicator::place::{Context, Run};
-use crate::indicator::table::Family;
+use crate::indicator::table::{Family, WHOLE};
 use crate::indicator::value::{Source, Subject};
 use crate::indicator::{DAYS_MAX, Plan, Role};
 use crate::model::{Case, Cell, Day, FineCell, Measure, Period};
@@ -19,6 +21,8 @@ pub struct Judgement {
     pub contributions: Vec<(FineCell, Measure)>,
     /// By dimension of the case: the ordinals of the case.
     members: Vec<Vec<u32>>,
+    /// By shared condition: whether it holds, once it was asked for.
+    known: Vec<Option<bool>>,
     /// By placing: the periods it puts the case in, once they were asked for.
     runs: Vec<Option<Vec<Run>>>,
     /// Emptied lists of runs.
@@ -78,7 +82,7 @@ impl Plan {
         }
         let mut counts = false;
         for (number, part) in indicator.parts.iter().enumerate() {
-            if self.hold(&part.filter, &subject, context.index) {
+            if self.hold_shared(&part.filter, &subject, context.index, &mut into.known) {
                 self.judge_part(indicator, number, part, subject, context, into);
                 counts = true;
             }
@@ -90,7 +94,7 @@ impl Plan {
             let mut placements = std::mem::take(&mut into.placements[at]);
             if !placements.is_empty() {
                 once(indicator, &mut placements);
-                if indicator.is_running && indicator.by_event {
+                if indicator.at_ends && indicator.by_event {
                     join(&mut placements);
                 }
                 self.contribute(indicator, index, context.stream.number, &placements, into);
@@ -349,10 +353,10 @@ impl Plan {
         for placement in placements {
             let Placement { bits: own, detail, numerator, denominator, first, end, .. } =
                 *placement;
-            let mut give = |bits: u32, measure: Measure| {
+            let mut give = |bits: u32, detail: u32, measure: Measure| {
                 let cell = |period| FineCell::new(Cell::new(table, period, instance, bits), detail);
                 contributions.push((cell(first), measure));
-                if indicator.is_running {
+                if indicator.at_ends {
                     let Measure { numerator, denominator } = measure;
                     let taken = Measure { numerator: -numerator, denominator: -denominator };
                     contributions.push((cell(end), taken));
@@ -360,21 +364,29 @@ impl Plan {
             };
             for bits in combinations.iter().map(|bits| bits | own) {
                 let Some(share) = share else {
-                    give(bits, Measure { numerator, denominator });
+                    give(bits, detail, Measure { numerator, denominator });
                     continue;
                 };
-                let dimension = &self.dimensions[share.dimension];
-                let own = &members[share.dimension];
-                for ordinal in (0..dimension.size).filter(|o| dimension.has(*o, &self.places)) {
-                    let counted = match dimension.is_location() {
-                        true => own.iter().any(|own| self.places.lineage(own).contains(&ordinal)),
-                        false => own.contains(&ordinal),
-                    };
-                    let measure = Measure { numerator: i32::from(counted), denominator: 1 };
-                    give(bits | ordinal << share.shift, measure);
+                give(bits, WHOLE, Measure { numerator: 0, denominator: 1 });
+                for ordinal in self.shared(share.dimension, &members[share.dimension]) {
+                    give(bits | ordinal << share.shift, 0, Measure::ONE);
                 }
             }
         }
+    }
+
+    /// The values of a share that a case counts for: its own, and for a place also those that it is part of.
+    fn shared(&self, dimension: usize, own: &[u32]) -> SmallVec<[u32; 8]> {
+        let dimension = &self.dimensions[dimension];
+        if !dimension.is_location() {
+            return SmallVec::from_slice(own);
+        }
+        let mut places: SmallVec<[u32; 8]> =
+            own.iter().flat_map(|own| self.places.lineage(own)).copied().collect();
+        places.retain(|place| dimension.has(*place, &self.places));
+        places.sort_unstable();
+        places.dedup();
+        places
     }
 
     /// Bits of the dimensions of the case, one for each combination of its values.
@@ -411,6 +423,8 @@ struct Counting<'a> {
 impl Judgement {
     /// Forgets what was found of the last case, but not its contributions.
     fn begin(&mut self, plan: &Plan) {
+        self.known.clear();
+        self.known.resize(plan.checks.len(), None);
         self.members.resize_with(plan.dimensions.len(), Vec::new);
         self.runs.resize_with(plan.placings.len(), || None);
         for runs in &mut self.runs {
@@ -527,7 +541,9 @@ mod tests {
             self.plan.judge(&self.case(), Day::of(today).unwrap(), &mut judgement);
             let mut starts = BTreeMap::new();
             for (finest, measure) in &judgement.contributions {
-                for cell in self.plan.roll_up(finest.cell()) {
+                let mut cells = Vec::new();
+                self.plan.roll_up(*finest, |cell| cells.push(cell.cell()));
+                for cell in cells {
                     let text = self.plan.cell(cell);
                     let is_total = text.dimensions.iter().all(|value| *value == "all");
                     let is_asked = is_total && text.instance == "all" && text.indicator == code;

@@ -18,12 +18,18 @@ pub(super) struct Indicator {
     pub(super) is_union: bool,
     pub(super) summary: SummaryPlan,
     pub(super) has_denominator: bool,
-    /// Whether its cells are running totals: what is open over several periods is told at the ends only.
+    /// Whether what it counts can be open over several periods.
     pub(super) is_running: bool,
+    /// Whether its cells are running totals: what is open over several periods is told at the ends only. Numbers of
+    /// days that grow from period to period are told for each.
+    pub(super) at_ends: bool,
     /// Whether periods of a run can give different things, because something depends on the event.
     pub(super) by_event: bool,
     /// Whether each period of a run is looked at on its own.
     pub(super) by_period: bool,
+    /// Types of periods that are made of one another, finest first: a case is placed in the first only, and its cells
+    /// add up into those of the others. Empty where they are no sums.
+    pub(super) nested: Vec<PeriodType>,
     /// Its families, as a range of [`Plan::families`].
     pub(super) families: std::ops::Range<usize>,
 }
@@ -32,8 +38,8 @@ pub(super) struct Indicator {
 #[derive(Clone, Debug)]
 pub(super) struct PartPlan {
     pub(super) role: Role,
-    /// Conditions on the case that no event decides.
-    pub(super) filter: Vec<Check>,
+    /// Conditions on the case that no event decides: indices of [`Plan::checks`].
+    pub(super) filter: Vec<usize>,
     /// Conditions on the case that the event decides.
     pub(super) filter_at_event: Vec<Check>,
     /// The subform that is counted, or of which one row is read.
@@ -115,9 +121,12 @@ impl Plan {
         let families_start = self.families.len();
         tabulate(self, code, definition)?;
         let families = families_start..self.families.len();
+        let nested = nested(definition);
+        let is_sum = |of: &PeriodType| nested.iter().skip(1).any(|coarser| coarser == of);
+        let periods = definition.periods.iter().copied();
+        let placed_in: Vec<_> = periods.filter(|of| !is_sum(of)).collect();
         let parts = definition.parts.iter();
-        let parts: Vec<_> =
-            parts.map(|part| self.part(compiler, part, &definition.periods)).collect();
+        let parts: Vec<_> = parts.map(|part| self.part(compiler, part, &placed_in)).collect();
         let summary = match &definition.summary {
             None => SummaryPlan::Count,
             Some(Summary::Mean(name)) => {
@@ -144,9 +153,9 @@ impl Plan {
         for part in &mut parts {
             part.breaks = breaks_of(self, part, &self.families[families.clone()]);
         }
-        let by_period = distinct_runs
-            || is_running && definition.is_union
-            || matches!(summary, SummaryPlan::Days { value, .. } if self.values[value].needs_event());
+        let grows =
+            matches!(summary, SummaryPlan::Days { value, .. } if self.values[value].needs_event());
+        let by_period = distinct_runs || is_running && definition.is_union || grows;
         Ok(Indicator {
             code: code.to_owned(),
             is_union: definition.is_union,
@@ -156,6 +165,8 @@ impl Plan {
             parts,
             summary,
             is_running,
+            at_ends: is_running && !grows,
+            nested,
             families,
         })
     }
@@ -177,9 +188,10 @@ impl Plan {
         periods: &[PeriodType],
     ) -> PartPlan {
         let subform = part.subform();
-        let filter = compiler.checks(None, &part.filter);
-        let (filter_at_event, filter) =
-            filter.into_iter().partition(|check| self.needs_event(std::slice::from_ref(check)));
+        let filter = compiler.checks(None, &part.filter).into_iter();
+        let (filter_at_event, filter): (Vec<_>, Vec<_>) =
+            filter.partition(|check| self.needs_event(std::slice::from_ref(check)));
+        let filter = filter.into_iter().map(|check| self.shared_check(check)).collect();
         let placing = self.placing(compiler, &part.placed, periods);
         PartPlan {
             role: part.role,
@@ -212,6 +224,15 @@ impl Plan {
         }
     }
 
+    /// The index of a condition, which parts share.
+    fn shared_check(&mut self, check: Check) -> usize {
+        let known = self.checks.iter().position(|known| *known == check);
+        known.unwrap_or_else(|| {
+            self.checks.push(check);
+            self.checks.len() - 1
+        })
+    }
+
     /// The index of a placing, which parts share.
     fn placing(
         &mut self,
@@ -236,6 +257,17 @@ impl Plan {
             self.placings.len() - 1
         })
     }
+}
+
+/// The types of periods whose cells are sums of cells of the first of them: what one date places in a month counts in
+/// its quarter too, unless a case with several dates is to count once.
+fn nested(definition: &IndicatorDefinition) -> Vec<PeriodType> {
+    let by_date = |part: &Part| matches!(part.placed, Placed::Flow(_) | Placed::Cohort { .. });
+    if definition.is_distinct() || !definition.parts.iter().all(by_date) {
+        return Vec::new();
+    }
+    let nesting = [PeriodType::Month, PeriodType::Quarter, PeriodType::Half, PeriodType::Year];
+    nesting.into_iter().filter(|of| definition.periods.contains(of)).collect()
 }
 
 fn word_of(compiler: &Compiler<'_>, field: &str) -> u16 {

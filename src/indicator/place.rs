@@ -93,7 +93,7 @@ impl Plan {
         Period::in_calendar(period_type, day, stream.fiscal_start)
     }
 
-    fn is_published(&self, period: Period) -> bool {
+    pub(super) fn is_published(&self, period: Period) -> bool {
         period.start().is_some_and(|start| start >= self.history_start())
     }
 

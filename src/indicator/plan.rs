@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::indicator::alarm::Alarms;
+use crate::indicator::check::Check;
 use crate::indicator::dimension::{Dimension, Places};
 use crate::indicator::extract::ExtractPlan;
 use crate::indicator::lifecycle::LifecycleSlots;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub(super) lifecycle: Option<LifecycleSlots>,
     /// The word of `record_state`, if the pack reads it.
     record_state: Option<u16>,
+    /// Conditions on a case that no event decides, each once, however many indicators share it.
+    pub(super) checks: Vec<Check>,
     /// What places cases in periods, each way once, however many indicators share it.
     pub(super) placings: Vec<Placing>,
     pub(super) indicators: Vec<Indicator>,
@@ -116,6 +119,7 @@ impl Plan {
             instances: codes,
             streams,
             published,
+            checks: Vec::new(),
             placings: Vec::new(),
             indicators: Vec::new(),
             families: Vec::new(),

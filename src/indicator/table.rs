@@ -17,11 +17,15 @@ use crate::indicator::cluster::{bits, clusters};
 use crate::indicator::dimension::OriginPlan;
 use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
-use crate::indicator::{IndicatorDefinition, Placed, Plan, Written};
-use crate::model::{Cell, DIMENSION_BITS, Measure, TABLES_MAX};
+use crate::indicator::{IndicatorDefinition, Plan, Written};
+use crate::model::{Cell, DIMENSION_BITS, FineCell, Measure, Period, TABLES_MAX};
 
 /// Most cells that a table may have for each period: more is read by nobody, and kept and written all the same.
 const TABLE_CELLS_MAX: u64 = 1_000_000;
+
+/// The detail of a finest cell of a share that stands for its whole, that is for every value that shares it. What
+/// counts for one value has no detail.
+pub(super) const WHOLE: u32 = 1;
 
 /// The finest cells of some tables of one indicator.
 #[derive(Clone, Debug)]
@@ -29,8 +33,8 @@ pub(super) struct Family {
     pub(super) parts: Vec<FamilyPart>,
     /// Index into `parts` of the dimension whose values share a denominator.
     pub(super) share: Option<usize>,
-    /// Whether its cells are running totals.
-    is_running: bool,
+    /// The indicator.
+    indicator: usize,
     /// Tables of the plan that are sums of this family.
     tables: std::ops::Range<usize>,
 }
@@ -80,10 +84,8 @@ pub(super) fn tabulate(plan: &mut Plan, code: &str, indicator: &IndicatorDefinit
         found.expect("the resolver checked the names")
     };
     let share = indicator.share_over.as_ref().map(number);
-    let is_running =
-        indicator.parts.iter().any(|part| matches!(part.placed, Placed::Presence | Placed::Stock));
     let mut groups: BTreeMap<BTreeSet<usize>, Vec<Vec<usize>>> = BTreeMap::new();
-    let declared = Declared { code, indicator, share, is_running };
+    let declared = Declared { code, indicator, share };
     for names in &indicator.tables {
         let table: Vec<_> = names.iter().map(number).collect();
         check_size(plan, declared, &table)?;
@@ -120,7 +122,6 @@ struct Declared<'a> {
     code: &'a str,
     indicator: &'a IndicatorDefinition,
     share: Option<usize>,
-    is_running: bool,
 }
 
 impl Declared<'_> {
@@ -169,7 +170,7 @@ fn add_family(
             .share
             .and_then(|share| parts.iter().position(|part| part.dimension == share)),
         parts,
-        is_running: declared.is_running,
+        indicator: plan.indicators.len(),
         tables: start..plan.tables.len(),
     });
     Ok(())
@@ -212,35 +213,62 @@ fn table_of(
 }
 
 impl Plan {
-    /// The cells of published tables that a finest cell is part of: every table of its family, for its place and
-    /// all it is part of, for its instance and for all.
-    pub fn roll_up(&self, finest: Cell) -> SmallVec<[Cell; 32]> {
-        let mut cells = SmallVec::new();
-        let family = &self.families[usize::from(finest.table())];
+    /// Hands over the cells of published tables that a finest cell is part of: every table of its family, for its
+    /// period and those that are made of such periods, for its place and all it is part of, for its instance and for
+    /// all. Of the whole of a share, for each value that shares it.
+    pub fn roll_up(&self, finest: FineCell, mut give: impl FnMut(FineCell)) {
+        let family = &self.families[usize::from(finest.cell().table())];
+        let share = family.share.map(|share| family.parts[share]);
+        match share.filter(|_| finest.detail() == WHOLE) {
+            None => self.roll_up_one(family, finest, &mut give),
+            Some(share) => {
+                let dimension = &self.dimensions[share.dimension];
+                for ordinal in (0..dimension.size).filter(|o| dimension.has(*o, &self.places)) {
+                    let cell = finest.cell().with(ordinal << share.shift);
+                    self.roll_up_one(family, FineCell::new(cell, 0), &mut give);
+                }
+            }
+        }
+    }
+
+    fn roll_up_one(&self, family: &Family, finest: FineCell, give: &mut impl FnMut(FineCell)) {
+        let (cell, detail) = (finest.cell(), finest.detail());
+        let mut periods: SmallVec<[Period; 4]> = SmallVec::from_slice(&[cell.period()]);
+        periods.extend(self.coarser(family, cell.period()));
         for index in family.tables.clone() {
             let table = &self.tables[index];
             let mut fixed = 0;
             for (part_index, part) in table.parts.iter().enumerate() {
                 if table.location != Some(part_index) {
-                    fixed |= (finest.dimensions() >> part.from & part.mask) << part.to;
+                    fixed |= (cell.dimensions() >> part.from & part.mask) << part.to;
                 }
             }
             let mut give = |dimensions| {
-                for instance in [finest.instance(), 0] {
-                    cells.push(Cell::new(index as u16, finest.period(), instance, dimensions));
+                for period in &periods {
+                    for instance in [cell.instance(), 0] {
+                        let cell = Cell::new(index as u16, *period, instance, dimensions);
+                        give(FineCell::new(cell, detail));
+                    }
                 }
             };
             match table.location.map(|part| table.parts[part]) {
                 None => give(fixed),
                 Some(part) => {
-                    let place = finest.dimensions() >> part.from & part.mask;
+                    let place = cell.dimensions() >> part.from & part.mask;
                     for ordinal in self.places.lineage(&place) {
                         give(fixed | ordinal << part.to);
                     }
                 }
             }
         }
-        cells
+    }
+
+    /// The published periods that are made of periods like this one.
+    fn coarser(&self, family: &Family, period: Period) -> impl Iterator<Item = Period> {
+        let nested = &self.indicators[family.indicator].nested;
+        let start = period.start().filter(|_| nested.first() == Some(&period.period_type()));
+        let coarser = nested.iter().skip(1).filter_map(move |of| Some(Period::of(*of, start?)));
+        coarser.filter(|period| self.is_published(*period))
     }
 
     /// What is made of the totals of the table that a rolled-up cell belongs to.
@@ -253,10 +281,10 @@ impl Plan {
         }
     }
 
-    /// Whether the cells of the family that a finest cell belongs to are running totals: what is added at a period
-    /// holds in all later ones, until it is taken away.
-    pub fn is_running(&self, finest: Cell) -> bool {
-        self.families[usize::from(finest.table())].is_running
+    /// Whether the table that a rolled-up cell belongs to holds running totals: what is added at a period holds in all
+    /// later ones, until it is taken away.
+    pub fn is_running(&self, cell: Cell) -> bool {
+        self.indicators[self.tables[usize::from(cell.table())].indicator].at_ends
     }
 
     /// What one case worker with so many cases in a cell adds to the cells of case workers.
@@ -309,11 +337,6 @@ impl Summing {
     /// Whether mean or median is taken.
     pub fn is_days(self) -> bool {
         matches!(self, Self::Days { .. })
-    }
-
-    /// Whether case workers are counted.
-    pub fn is_workers(self) -> bool {
-        self == Self::Workers
     }
 }
 

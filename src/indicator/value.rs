@@ -165,15 +165,12 @@ impl WhenPlan {
 
 /// Months since 1900-01.
 fn months(day: Day) -> i32 {
-    let date = day.date();
-    (i32::from(date.year()) - 1900) * YEAR_MONTHS + i32::from(date.month()) - 1
+    day.month() as i32
 }
 
 /// The first day of a month, counted from 1900-01; none outside the days that can be recorded.
 fn first_of(month: i64) -> Option<Day> {
-    let year = i16::try_from(1900 + month.div_euclid(i64::from(YEAR_MONTHS))).ok()?;
-    let month = i8::try_from(month.rem_euclid(i64::from(YEAR_MONTHS)) + 1).ok()?;
-    Day::of(jiff::civil::Date::new(year, month, 1).ok()?)
+    Day::first_of(u32::try_from(month).ok()?)
 }
 
 /// The same of a month of birth, whose word is one more.

@@ -1,5 +1,7 @@
 //! A cell of a table as one integer, and what is counted in it.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 use super::Period;
@@ -52,6 +54,13 @@ impl Cell {
         Self::new(self.table(), period, self.instance(), self.dimensions())
     }
 
+    /// The same cell with more bits of dimensions set.
+    #[must_use]
+    pub fn with(self, dimensions: u32) -> Self {
+        debug_assert!(dimensions < 1 << DIMENSION_BITS);
+        Self(self.0 | u64::from(dimensions))
+    }
+
     /// The values of the dimensions.
     pub fn dimensions(self) -> u32 {
         self.0 as u32 & ((1 << DIMENSION_BITS) - 1)
@@ -61,8 +70,16 @@ impl Cell {
 /// A cell and what is told apart inside it until it is summed up: a number of days, or a case worker.
 ///
 /// Twelve bytes, so that a tuple of it with a time and a [`Measure`] has no gaps. Sorted by cell, then by detail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FineCell([u32; 3]);
+
+impl Hash for FineCell {
+    /// Two whole numbers: an array would be hashed byte by byte.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.cell().0);
+        state.write_u32(self.detail());
+    }
+}
 
 impl FineCell {
     /// A cell with a detail; 0 where nothing is told apart.

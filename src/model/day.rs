@@ -53,12 +53,6 @@ impl Day {
         // Day 1 is a Monday, so a multiple of seven is a Sunday.
         self.0 / 7
     }
-
-    /// The first day of this day's month.
-    #[must_use]
-    pub fn first_of_month(self) -> Self {
-        Self::of(self.date().first_of_month()).expect("a month of a recorded day begins in range")
-    }
 }
 
 /// A month of birth: months since 1900-01, plus one. The day of birth is dropped where it is read.

@@ -13,6 +13,7 @@ mod dictionary;
 mod epoch;
 mod key;
 mod location;
+mod month;
 mod period;
 mod period_text;
 mod schema;

@@ -1,13 +1,11 @@
 //! Reporting periods, each a small integer that sorts by time within its type.
 
-use jiff::civil::{Date, date};
 use serde::{Deserialize, Serialize};
 
 use super::Day;
 
-/// Months are counted from January of this year: a fiscal year of the first day begins the year before it.
-const YEAR_FIRST: u16 = 1899;
-/// Months from January of [`YEAR_FIRST`] to that of [`Day::FIRST`].
+/// Fiscal years are coded by their first month, counted from January 1899: that of [`Day::FIRST`] begins in the year
+/// before it. Months from there to that of [`Day::FIRST`].
 const MONTHS_BEFORE: u16 = 12;
 const MONTHS_OF_YEAR: u16 = 12;
 const DAYS_OF_WEEK: u32 = 7;
@@ -134,11 +132,9 @@ impl Period {
         Self::in_calendar(period_type, start, start.date().month().unsigned_abs())
     }
 
-    /// Months since January of [`YEAR_FIRST`]; at least [`MONTHS_BEFORE`].
+    /// Months since January 1899; at least [`MONTHS_BEFORE`].
     fn month_of(day: Day) -> u16 {
-        let date = day.date();
-        let years = date.year().unsigned_abs() - YEAR_FIRST;
-        years * MONTHS_OF_YEAR + u16::from(date.month().unsigned_abs()) - 1
+        MONTHS_BEFORE + u16::try_from(day.month()).expect("2,412 months are in 201 years")
     }
 
     /// Its type.
@@ -150,13 +146,21 @@ impl Period {
     /// Its first day; none for [`PeriodType::Now`], and for the weeks and fiscal years that began before
     /// [`Day::FIRST`]: those are never published, because days of them are not known.
     pub fn start(self) -> Option<Day> {
-        Day::of(self.first_date()?)
+        let period_type = self.period_type();
+        let index = self.0 - period_type.base();
+        let months = match period_type {
+            PeriodType::Now => return None,
+            PeriodType::Week => return Day::from_word(u32::from(index) * DAYS_OF_WEEK),
+            PeriodType::FiscalYear => index.checked_sub(MONTHS_BEFORE)?,
+            _ => index * period_type.months_per_step(),
+        };
+        Day::first_of(u32::from(months))
     }
 
     /// Its last day, or [`Day::LAST`] where it ends later; none for [`PeriodType::Now`].
     pub fn end(self) -> Option<Day> {
-        let next = self.next().first_date()?;
-        Some(Day::of(next.yesterday().ok()?).unwrap_or(Day::LAST))
+        let ends = self.period_type() != PeriodType::Now;
+        ends.then(|| self.next().start().map_or(Day::LAST, Day::before))
     }
 
     /// What all periods that follow each other have in common: the first code of those that [`Period::next`] leads
@@ -173,30 +177,13 @@ impl Period {
     pub fn next(self) -> Self {
         Self(self.0 + self.period_type().steps())
     }
-
-    /// The first day as a date, which may lie before [`Day::FIRST`] or after [`Day::LAST`].
-    fn first_date(self) -> Option<Date> {
-        let period_type = self.period_type();
-        let index = self.0 - period_type.base();
-        let months = match period_type {
-            PeriodType::Now => return None,
-            PeriodType::Week => {
-                let weeks = jiff::Span::new().weeks(i64::from(index));
-                return date(1899, 12, 31).checked_add(weeks).ok();
-            }
-            PeriodType::FiscalYear => index,
-            _ => MONTHS_BEFORE + index * period_type.months_per_step(),
-        };
-        let year = i16::try_from(YEAR_FIRST + months / MONTHS_OF_YEAR)
-            .expect("15 bits of months end before year 6000");
-        let month = i8::try_from(months % MONTHS_OF_YEAR).expect("below 12") + 1;
-        Some(date(year, month, 1))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use jiff::civil::{Date, date};
 
     use super::*;
 
