@@ -80,3 +80,20 @@ fn hostile_frames_are_refused_within_the_limit() {
         }
     }
 }
+
+/// The same of an export: the length of a name, and that of a file.
+#[test]
+fn no_length_in_an_export_makes_a_reader_allocate_more_than_a_limit() {
+    let begin = [&b"tonlexpt"[..], &1u32.to_le_bytes()].concat();
+    let name = [&8u16.to_le_bytes()[..], b"pipeline"].concat();
+    for lengths in [
+        [&[0xff; 2][..], &name],
+        [&name, &[0xff; 8]],
+        [&name, &[0xff, 0xff, 0xff, 0xff, 9, 0, 0, 0]],
+    ] {
+        let bytes = [&begin[..], &lengths.concat(), &[7; 4000]].concat();
+        assert_eq!(unpack(&bytes, false), None);
+        let held = held(&bytes, false);
+        assert!(held < DECODED_BYTES_MAX, "{lengths:?}: {held} bytes");
+    }
+}
