@@ -261,7 +261,9 @@ impl Holder {
 
     /// Ends the transaction that waits for the lock, as a server does that notices that its client is gone.
     fn end_waiting(&self, program: &mut Program) {
-        program.query(&format!("SELECT pg_terminate_backend(pid) {WAITING}"));
+        let ended = program
+            .query(&format!("SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) {WAITING}"));
+        assert_ne!(ended, "0", "nobody waits for the lock any more");
         let count = format!("SELECT count(*) {WAITING}");
         program.wait_until("nobody waits", |program| program.query(&count) == "0");
     }
