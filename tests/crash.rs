@@ -244,6 +244,23 @@ impl Holder {
         Self(child)
     }
 
+    /// Somebody who lets a transaction go on to its end, and holds up what the server does for its COMMIT.
+    fn of_commits(program: &mut Program) -> Self {
+        program.query(
+            "CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_advisory_xact_lock_shared(77); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON tonle.changes
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.waits()",
+        );
+        let mut client = program.client("psql");
+        let sql = "SELECT pg_advisory_lock(77); SELECT pg_sleep(60)";
+        client.args(["-XAtqc", sql]).env("PGAPPNAME", "holder");
+        let child = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = format!("SELECT count(*) {HOLDING} AND wait_event = 'PgSleep'");
+        program.wait_until("commits are held up", |program| program.query(&held) == "1");
+        Self(child)
+    }
+
     /// Waits until the program waits for the lock.
     #[track_caller]
     fn wait_for_program(&self, program: &mut Program) {

@@ -240,7 +240,11 @@ fn killed_in_a_transaction(commits: bool) {
     program.start();
     program.wait_for("kampot", &sims[0]);
     let epoch = "SELECT epoch FROM tonle.tonle_pipeline";
-    let holder = Holder::start(&mut program);
+    // Only what was sent before the program died goes on without it: the COMMIT has to be among that.
+    let holder = match commits {
+        true => Holder::of_commits(&mut program),
+        false => Holder::start(&mut program),
+    };
     sims[0].edit(20).unwrap();
     holder.wait_for_program(&mut program);
     program.kill();
