@@ -380,8 +380,8 @@ impl Stored {
     }
 }
 
-/// Adds entries read from a file; those that are known already must be the same, but for those that a compaction emptied
-/// which ended before it removed the older files.
+/// Adds entries read from a file; those that are known already must be the same, but for those that were emptied by a
+/// compaction which ended before it removed the older files.
 pub(super) fn extend(
     dictionary: &mut Dictionary,
     start: u64,

@@ -393,8 +393,8 @@ const FIELD: &str = by_nationality!();
 /// The sorted rows of all tables, without what tells when a row was written.
 ///
 /// Of `changes` nothing is compared: how many epochs there were is the business of each program. That it is a chain
-/// which begins with nothing and ends with what `indicator_values` shows is looked at for each program by itself, so the
-/// first and the last value of each cell are the same in both where these tables are.
+/// which begins with nothing and ends with what `indicator_values` shows is looked at for each program by itself, so
+/// the first and the last value of each cell are the same in both where these tables are.
 fn shown(program: &Program) -> Vec<String> {
     let plain = ["indicator_values", "cases", "services", "indicators", "locations", "dimensions"];
     let plain = plain.map(|table| {
@@ -410,11 +410,11 @@ fn shown(program: &Program) -> Vec<String> {
     rows
 }
 
-/// How current each instance is, without `updated_at`, which tells when that was written, `polled_at`, which is the time
-/// of a request, `lag_seconds`, which follows from both, and without what one run counts of what it read itself:
-/// `cases_refused`, `misfits`, `progress`. A server tells its time in whole seconds, and no cursor is after it: what is
-/// below a second depends on when it was asked. A file has no cursor in time, and which of its changes was the newest is
-/// known to the run alone that reads it.
+/// How current each instance is, without `updated_at`, which tells when that was written, `polled_at`, which is the
+/// time of a request, `lag_seconds`, which follows from both, and without what one run counts of what it read itself:
+/// `cases_refused`, `misfits`, `progress`. A server tells its time in whole seconds, and no cursor is after it: what
+/// is below a second depends on when it was asked. A file has no cursor in time, and which of its changes was the
+/// newest is known to the run alone that reads it.
 pub(super) fn status(program: &Program) -> Vec<String> {
     let rows = program.query(
         "SELECT 'sync_status', (instance, state, date_trunc('second', cursor),

@@ -81,6 +81,7 @@ fn thousands_of_changed_files_are_read_or_refused() {
 }
 
 /// Decides what is changed; the variable repeats one.
+#[allow(clippy::print_stdout)]
 pub(super) fn random() -> ChaCha8Rng {
     let given = std::env::var(SEED_VARIABLE).ok().filter(|seed| !seed.is_empty());
     let seed =
@@ -145,7 +146,8 @@ fn change(bytes: &mut Vec<u8>, all: &[(String, Vec<u8>)], random: &mut impl Rng)
     }
 }
 
-/// Writes the corpus anew, after a change of the format: `TONLE_WRITE_SAMPLES=1 cargo test the_corpus_is_written -- --ignored`.
+/// Writes the corpus anew, after a change of the format:
+/// `TONLE_WRITE_SAMPLES=1 cargo test the_corpus_is_written -- --ignored`.
 #[test]
 #[ignore = "writes into fuzz/corpus if TONLE_WRITE_SAMPLES=1 orders it, else does nothing"]
 fn the_corpus_is_written() {
