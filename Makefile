@@ -33,10 +33,11 @@ bench: setup ## first load, one change, ten thousand changes, restart
 
 soak: setup ## everything that can break, for MINUTES; then all tests, the long ones too, with many more histories
 	TONLE_SOAK_MINUTES=$(MINUTES) TONLE_TEST_SEED=$(SEED) cargo test --locked --test tonle-tests -- --ignored --nocapture crash::soak
-	PROPTEST_CASES=$(HISTORIES) cargo test --locked -- --include-ignored --skip crash::soak
+	PROPTEST_CASES=$(HISTORIES) cargo test --locked -- --include-ignored --skip crash::soak --skip golden_files_are_written --skip the_corpus_is_written
 
 lint: setup ## format, lints, documentation, dependencies
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	@tools/check-fuzz
 	@tools/check-dependencies

@@ -169,6 +169,18 @@ steps! {
     SnapshotRemoved = "snapshot.removed",
     /// A segment that is not needed any more is removed.
     SegmentRemoved = "segment.removed",
+    /// A compaction has removed a snapshot beside its own, whose name is on disk.
+    CompactedSnapshotRemoved = "compacted.snapshot-removed",
+    /// A compaction has removed a segment.
+    CompactedSegmentRemoved = "compacted.segment-removed",
+    /// A compaction has removed all it stands for; that it did is on disk under a temporary name.
+    CompactedSynced = "compacted.synced",
+    /// That bears its own name; the directory is not synced.
+    CompactedRenamed = "compacted.renamed",
+    /// The tombstones of erased records are on disk under a temporary name.
+    ErasedSynced = "erased.synced",
+    /// They bear their own name; the directory is not synced.
+    ErasedRenamed = "erased.renamed",
 
     // The end.
     /// Nothing more is read or written but how current each instance is.
@@ -185,6 +197,8 @@ pub fn synced(name: &str) {
         FileKind::Key => point(Step::KeySynced),
         FileKind::Segment => point(Step::SegmentSynced),
         FileKind::Snapshot => point(Step::SnapshotSynced),
+        FileKind::Compacted => point(Step::CompactedSynced),
+        FileKind::Erased => point(Step::ErasedSynced),
         FileKind::Other => {}
     }
 }
@@ -197,6 +211,8 @@ pub fn renamed(name: &str) {
         FileKind::Key => point(Step::KeyRenamed),
         FileKind::Segment => point(Step::SegmentRenamed),
         FileKind::Snapshot => point(Step::SnapshotRenamed),
+        FileKind::Compacted => point(Step::CompactedRenamed),
+        FileKind::Erased => point(Step::ErasedRenamed),
         FileKind::Other => {}
     }
 }
@@ -206,6 +222,8 @@ enum FileKind {
     Key,
     Segment,
     Snapshot,
+    Compacted,
+    Erased,
     Other,
 }
 
@@ -213,6 +231,8 @@ fn kind(name: &str) -> FileKind {
     match name {
         "pipeline" => FileKind::Pipeline,
         "key-check" => FileKind::Key,
+        "compacted" => FileKind::Compacted,
+        "erased" => FileKind::Erased,
         _ if name.ends_with(".seg") => FileKind::Segment,
         _ if name.ends_with(".snap") => FileKind::Snapshot,
         _ => FileKind::Other,

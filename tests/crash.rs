@@ -246,6 +246,23 @@ impl Holder {
         Self(child)
     }
 
+    /// Somebody who lets a transaction go on to its end, and holds up what the server does for its COMMIT.
+    fn of_commits(program: &mut Program) -> Self {
+        program.query(
+            "CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_advisory_xact_lock_shared(77); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON tonle.changes
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.waits()",
+        );
+        let mut client = program.client("psql");
+        let sql = "SELECT pg_advisory_lock(77); SELECT pg_sleep(60)";
+        client.args(["-XAtqc", sql]).env("PGAPPNAME", "holder");
+        let child = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = format!("SELECT count(*) {HOLDING} AND wait_event = 'PgSleep'");
+        program.wait_until("commits are held up", |program| program.query(&held) == "1");
+        Self(child)
+    }
+
     /// Waits until the program waits for the lock.
     #[track_caller]
     fn wait_for_program(&self, program: &mut Program) {
@@ -263,7 +280,9 @@ impl Holder {
 
     /// Ends the transaction that waits for the lock, as a server does that notices that its client is gone.
     fn end_waiting(&self, program: &mut Program) {
-        program.query(&format!("SELECT pg_terminate_backend(pid) {WAITING}"));
+        let ended = program
+            .query(&format!("SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) {WAITING}"));
+        assert_ne!(ended, "0", "nobody waits for the lock any more");
         let count = format!("SELECT count(*) {WAITING}");
         program.wait_until("nobody waits", |program| program.query(&count) == "0");
     }

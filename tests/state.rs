@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bundle;
 mod disk;
 mod fuzz;
+mod memory;
 mod old;
+mod power;
 mod sealed;
 mod shards;
 mod world;
@@ -14,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use proptest::prelude::*;
+use rand::RngExt;
 use tonle::error::Kind;
 use tonle::model::{
     Arrival, Case, CaseBuilder, Code, Cursor, Day, Domain, Durable, Epoch, EpochInput, FieldType,
@@ -128,6 +132,7 @@ fn torn_everywhere(how: How) {
             truth: world.truth.clone(),
             snapshots: Vec::new(),
             how,
+            durable: world.durable,
         };
         mended.restart(Some(Epoch(3)));
         mended.forget_after(first.last);
@@ -137,48 +142,77 @@ fn torn_everywhere(how: How) {
     }
 }
 
+/// Bits of a file to flip: all of them, or of what is neither near its beginning nor its end one of each byte, drawn.
+fn bits(bytes: usize, is_every: bool) -> Vec<usize> {
+    let mut random = fuzz::random();
+    let mut drawn = |at: usize| {
+        let is_near = at < BYTES_NEAR || at + BYTES_NEAR >= bytes;
+        let of_byte = if is_every || is_near {
+            0..8
+        } else {
+            let bit = random.random_range(0..8);
+            bit..bit + 1
+        };
+        of_byte.map(move |bit| at * 8 + bit)
+    };
+    (0..bytes).flat_map(&mut drawn).collect()
+}
+
+/// All bits of so many bytes at the beginning and at the end of a file are flipped.
+const BYTES_NEAR: usize = 96;
+
 #[test]
 fn no_flipped_bit_of_the_log_changes_what_comes_back() {
-    flipped_log(settings);
+    flipped_log(settings, true);
 }
 
 #[test]
 fn no_flipped_bit_of_a_sealed_log_changes_what_comes_back() {
-    flipped_log(sealed);
+    flipped_log(sealed, false);
 }
 
-fn flipped_log(how: How) {
+fn flipped_log(how: How, is_every: bool) {
     let world = small_world_made(how, false);
     let view = |directory: &std::path::Path, published| view_with(&how(directory), published);
-    let mut errors = 0;
+    let (mut errors, mut torn) = (0, [0, 0]);
     for path in files(world.directory.path(), "seg") {
         let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
+        for bit in bits(whole.len(), is_every) {
             let mut flipped = whole.clone();
-            flipped[at] ^= if at % 9 == 8 { 0xff } else { 1 << (at % 9) };
+            flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &flipped).unwrap();
-            let published = Some(Epoch(5));
-            match view(world.directory.path(), published) {
+            // The tables show an epoch before the damage or behind it, or the very last one.
+            let published = [Epoch(3), world.last()][bit % 2];
+            match view(world.directory.path(), Some(published)) {
                 // Only the last epoch may be taken for torn, and then it is told.
                 Ok(restored) => {
-                    world.check(&restored, published);
+                    world.check(&restored, Some(published));
                     assert_eq!(path, world.newest("seg"));
                     assert_eq!(Some(restored.last), world.truth.keys().nth_back(1).copied());
                     assert_eq!(restored.warnings.len(), 1);
+                    let agrees = restored.agreement == Agreement::Agrees;
+                    assert_eq!(agrees, published == Epoch(3), "bit {bit}");
+                    torn[bit % 2] += 1;
                 }
                 Err(error) => {
                     errors += 1;
                     assert_eq!(error.kind(), Kind::DataDiffers, "{error}");
-                    let text = error.to_string();
-                    let named = text.contains(path.file_name().unwrap().to_str().unwrap());
-                    assert!(named && text.contains("delete it"), "{text}");
+                    assert_damage_is_placed(&error.to_string(), &path, whole.len());
                 }
             }
         }
         fs::write(&path, &whole).unwrap();
     }
-    assert!(errors > 1000, "{errors}");
+    assert!(errors > 4_000 && torn.iter().all(|count| *count > 50), "{errors} {torn:?}");
     world.check(&view(world.directory.path(), None).unwrap(), None);
+}
+
+/// The words name the file, a byte of it, and what to do.
+fn assert_damage_is_placed(text: &str, path: &std::path::Path, bytes: usize) {
+    let (_, behind) = text.split_once(&format!("{}, byte ", path.display())).unwrap_or_default();
+    let at: String = behind.chars().take_while(char::is_ascii_digit).collect();
+    let is_within = at.parse::<usize>().is_ok_and(|at| at <= bytes);
+    assert!(is_within && text.contains("delete it"), "{text}");
 }
 
 #[test]
@@ -196,15 +230,19 @@ fn flipped_snapshot(how: How) {
     let view = |directory: &std::path::Path, published| view_with(&how(directory), published);
     let path = world.newest("snap");
     let whole = fs::read(&path).unwrap();
-    for at in 0..whole.len() {
+    for bit in bits(whole.len(), false) {
         let mut flipped = whole.clone();
-        flipped[at] ^= if at % 9 == 8 { 0xff } else { 1 << (at % 9) };
+        flipped[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, &flipped).unwrap();
-        let published = Some(world.last());
+        // Of the epoch of the damaged one, or of a later one.
+        let published = Some([world.last(), world.snapshots[1]][bit % 2]);
         let restored = view(world.directory.path(), published).unwrap();
         world.check(&restored, published);
         assert_eq!(restored.agreement, Agreement::Agrees, "from the older one and the log");
         assert_eq!(restored.warnings.len(), 1);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(restored.warnings[0].starts_with(&format!("{name} was not used: ")));
+        assert_damage_is_placed(&restored.warnings[0], &path, whole.len());
     }
     for length in 0..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();

@@ -95,6 +95,14 @@ impl Dictionary {
         Some(code)
     }
 
+    /// Whether the entry of this number is that one, or was it before it was emptied.
+    pub fn was(&self, number: usize, entry: &Entry) -> bool {
+        self.entries.get(number).is_some_and(|(domain, code)| {
+            let is_same = |term: &str| term == entry.term || term.starts_with(EMPTIED);
+            *domain == entry.domain && self.term(*domain, *code).is_some_and(is_same)
+        })
+    }
+
     /// How many entries were ever added, over all domains.
     pub fn entry_count(&self) -> usize {
         self.entries.len()

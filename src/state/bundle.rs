@@ -12,20 +12,29 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::directory::{Access, Directory, failed};
+use super::directory::{Directory, IMPORTED, IMPORTING, failed};
+use super::disk::DiskFile;
 use super::view::{VIEW_ATTEMPTS_MAX, VIEW_PAUSE};
-use super::{Settings, State, StateView};
+use super::{Settings, StateView, tie_to_key};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Epoch, Schema};
 
 const MAGIC: &[u8; 8] = b"tonlexpt";
 const VERSION: u32 = 1;
 
+/// Bytes of the SHA-256 at the end.
+pub(super) const SUM_BYTES: usize = 32;
+
 /// Longest name of a file, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
 /// What a state directory may hold that is no state.
-const NO_STATE: &[&str] = &["lock", "README.md", ".gitignore"];
+const NO_STATE: &[&str] = &["lock", "README.md", ".gitignore", IMPORTED];
+
+/// What is added to the name of an export: while it is written, and where it is read back. What an export that was
+/// killed left of these is removed by the next one.
+const WRITING: &str = ".tmp";
+const READING: &str = ".tmp-read";
 
 /// What was exported or imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +61,10 @@ impl StateView {
             let what = format!("{}: the state directory is empty", doing());
             return Err(Error::new(Kind::DataDiffers, what));
         }
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             return Err(Error::config(format!("{}: there is such a file", doing())));
         }
-        let temporary = with_ending(path, ".tmp");
+        let temporary = with_ending(path, WRITING);
         let mut attempt = 1;
         let outcome = loop {
             let written = self.write_bundle(&temporary);
@@ -67,14 +76,10 @@ impl StateView {
             std::thread::sleep(VIEW_PAUSE);
             attempt += 1;
         };
-        let checked = outcome.and_then(|()| {
-            let access = self.directory.access().clone();
-            unpacked(&temporary, path, access, schema, None)
-        });
-        let exported = checked.and_then(|(directory, exported)| {
-            fs::remove_dir_all(directory).map_err(|e| failed(doing(), e))?;
-            fs::rename(&temporary, path).map_err(|e| failed(doing(), e))?;
-            Ok(exported)
+        let checked = outcome.and_then(|()| self.read_back(&temporary, path, schema));
+        let exported = checked.and_then(|exported| {
+            let named = fs::rename(&temporary, path).and_then(|()| sync_above(path));
+            named.map_err(|e| failed(doing(), e)).map(|()| exported)
         });
         if exported.is_err() {
             fs::remove_file(&temporary).ok(); // the first error says more
@@ -84,20 +89,40 @@ impl StateView {
 
     fn write_bundle(&self, path: &Path) -> Result<()> {
         let sizes = self.directory.sizes()?;
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true).mode(0o600);
         let doing = || format!("writing {}", path.display());
+        // Never into what somebody else put there, or made to lead elsewhere.
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(doing(), e)),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.create_new(true).write(true).mode(0o600);
         let file = options.open(path).map_err(|e| failed(doing(), e))?;
         let mut output = Hashing { inner: BufWriter::new(file), hash: Sha256::new() };
-        let written = output.begin().and_then(|()| {
-            let states = sizes.iter().filter(|(name, _)| is_state(name));
-            states.into_iter().try_for_each(|(name, bytes)| {
-                let mut file = File::open(self.directory.path_of(name))?;
-                output.file(name, *bytes, &mut file)
-            })?;
-            output.end()
-        });
-        written.map_err(|e| Error::new(Kind::Temporary, doing()).caused_by(e))
+        let put = |written: io::Result<()>| {
+            written.map_err(|e| Error::new(Kind::Temporary, doing()).caused_by(e))
+        };
+        put(output.begin())?;
+        for (name, bytes) in sizes.iter().filter(|(name, _)| is_state(name)) {
+            let (mut file, _) = self.directory.open(name)?;
+            put(output.file(name, *bytes, &mut file))?;
+        }
+        put(output.end())
+    }
+
+    /// Reads what was written into `bundle`, in a directory beside it that goes again.
+    fn read_back(&self, bundle: &Path, near: &Path, schema: &Schema) -> Result<Exported> {
+        let path = with_ending(near, READING);
+        let doing = |what: &str| format!("{what} {}", path.display());
+        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            fs::remove_dir_all(&path).map_err(|e| failed(doing("removing"), e))?;
+        }
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|e| failed(doing("making"), e))?;
+        let directory = Directory::look(&path, self.directory.access().clone())?;
+        let read = read_into(directory, bundle, schema, None);
+        let removed = fs::remove_dir_all(&path).map_err(|e| failed(doing("removing"), e));
+        read.and_then(|exported| removed.map(|()| exported))
     }
 }
 
@@ -122,21 +147,13 @@ pub fn import(
         return Err(Error::config(what)
             .advise("move what it holds elsewhere first, or name another state_directory"));
     }
-    let (unpacked, imported) =
-        unpacked(path, target, settings.access.clone(), schema, Some(key_check))
-            .map_err(|error| error.while_doing(doing()))?;
-    let moved = there
-        .iter()
-        .try_for_each(|name| fs::rename(target.join(name), unpacked.join(name)))
-        .and_then(|()| fs::remove_dir(target))
-        .and_then(|()| fs::rename(&unpacked, target));
-    moved.map_err(|e| failed(doing(), e))?;
-    if let Some(outer) = target.parent().filter(|outer| !outer.as_os_str().is_empty()) {
-        let synced = File::open(outer).and_then(|outer| outer.sync_all());
-        synced.map_err(|e| failed(doing(), e))?;
+    let importing = directory.make_directory(IMPORTING)?;
+    let outcome = read_into(importing, path, schema, Some(key_check));
+    let imported = outcome.and_then(|imported| directory.import().map(|()| imported));
+    if imported.is_err() {
+        directory.remove_directory(IMPORTING).ok(); // the first error says more
     }
-    drop(directory);
-    Ok(imported)
+    imported.map_err(|error| error.while_doing(doing()))
 }
 
 fn is_state(name: &str) -> bool {
@@ -155,96 +172,116 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Unpacks a bundle into a new directory beside `near` and reads all of it back.
-fn unpacked(
+/// Waits until the name of a file is on disk.
+fn sync_above(path: &Path) -> io::Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    File::open(above.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Unpacks a bundle into a new directory and reads all of it back.
+fn read_into(
+    directory: Directory,
     bundle: &Path,
-    near: &Path,
-    access: Access,
     schema: &Schema,
     key_check: Option<u128>,
-) -> Result<(PathBuf, Exported)> {
-    let directory = with_ending(near, &format!(".unpacked-{:08x}", rand::random::<u32>()));
-    let made = DirBuilder::new().mode(0o700).create(&directory);
-    made.map_err(|e| failed(format!("making {}", directory.display()), e))?;
-    let read = unpack(bundle, &directory).and_then(|files| {
-        let settings = Settings { access, ..Settings::new(&directory)? };
-        let view = State::read_only(&settings)?;
-        if let Some(check) = key_check {
-            State::open(&settings)?.tie_to_key(check)?;
-            fs::remove_file(directory.join("lock")).map_err(|e| failed("unpacking", e))?;
-        }
-        view.erased()?;
-        let restored = view.restore(None, schema)?;
-        let bytes = files.values().sum();
-        let (last, records) = (restored.last, restored.records.len());
-        Ok(Exported { files: files.len(), bytes, last, records })
-    });
-    match read {
-        Ok(exported) => Ok((directory, exported)),
-        Err(error) => {
-            fs::remove_dir_all(&directory).ok(); // the first error says more
-            Err(error)
+) -> Result<Exported> {
+    let doing = || format!("reading {}", bundle.display());
+    let file = File::open(bundle).map_err(|e| Error::config(doing()).caused_by(e))?;
+    let files = unpack(BufReader::new(file), &directory).map_err(|wrong| match wrong {
+        Wrong::Bytes(what) => Error::new(Kind::DataDiffers, format!("{}: {what}", doing()))
+            .advise("take another export; without one, the state is read from the sources again"),
+        Wrong::Disk(e) => failed(doing(), e),
+        Wrong::Place(error) => error,
+    })?;
+    let view = StateView { directory };
+    if let Some(check) = key_check {
+        tie_to_key(&view.directory, check)?;
+    }
+    view.erased()?;
+    let restored = view.restore(None, schema)?;
+    let bytes = files.values().sum();
+    let (last, records) = (restored.last, restored.records.len());
+    Ok(Exported { files: files.len(), bytes, last, records })
+}
+
+/// Where the files of a bundle go.
+pub(super) trait Place {
+    type File;
+    fn begin(&self, name: &str) -> Result<Self::File>;
+    fn put(&self, file: &Self::File, bytes: &[u8]) -> Result<()>;
+    fn end(&self, file: &Self::File) -> Result<()>;
+}
+
+impl Place for Directory {
+    type File = DiskFile;
+
+    fn begin(&self, name: &str) -> Result<DiskFile> {
+        self.create_unseen(name)
+    }
+
+    fn put(&self, file: &DiskFile, bytes: &[u8]) -> Result<()> {
+        let written = file.write_all(bytes);
+        written.map_err(|e| failed(format!("writing {}", file.path().display()), e))
+    }
+
+    fn end(&self, file: &DiskFile) -> Result<()> {
+        file.sync_all().map_err(|e| failed(format!("syncing {}", file.path().display()), e))
+    }
+}
+
+/// Why a bundle was not unpacked.
+#[derive(Debug)]
+pub(super) enum Wrong {
+    /// It is not what was written.
+    Bytes(&'static str),
+    /// It cannot be read.
+    Disk(io::Error),
+    /// Its files cannot be put where they should be.
+    Place(Error),
+}
+
+impl From<io::Error> for Wrong {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Bytes("it ends too soon"),
+            _ => Self::Disk(error),
         }
     }
 }
 
-/// Writes the files of a bundle into `directory`; gives their lengths.
-fn unpack(bundle: &Path, directory: &Path) -> Result<BTreeMap<String, u64>> {
-    let doing = || format!("reading {}", bundle.display());
-    let file = File::open(bundle).map_err(|e| Error::config(doing()).caused_by(e))?;
-    let mut input = Hashing { inner: BufReader::new(file), hash: Sha256::new() };
-    let damaged = |what: &str| {
-        Error::new(Kind::DataDiffers, format!("{}: {what}", doing()))
-            .advise("take another export; without one, the state is read from the sources again")
-    };
+/// Puts the files of a bundle into their place; gives their lengths.
+pub(super) fn unpack<P: Place>(
+    bundle: impl Read,
+    place: &P,
+) -> Result<BTreeMap<String, u64>, Wrong> {
+    let mut input = Hashing { inner: bundle, hash: Sha256::new() };
+    if input.bytes()? != *MAGIC {
+        return Err(Wrong::Bytes("it is no export of a state"));
+    }
+    if u32::from_le_bytes(input.bytes()?) != VERSION {
+        return Err(Wrong::Bytes("it was written in a version that this program does not read"));
+    }
     let mut files = BTreeMap::new();
-    let mut take = |input: &mut Hashing<BufReader<File>>| -> io::Result<Result<bool>> {
-        let length = usize::from(u16::from_le_bytes(input.bytes()?));
-        if length == 0 {
-            return Ok(Ok(false));
-        }
-        let mut name = vec![0; length.min(NAME_BYTES_MAX)];
-        input.read(&mut name)?;
-        let name = String::from_utf8(name).unwrap_or_default();
-        if length > NAME_BYTES_MAX || !is_plain(&name) {
-            return Ok(Err(damaged("a name in it is impossible")));
-        }
+    while let Some(name) = input.name()? {
         let bytes = u64::from_le_bytes(input.bytes()?);
-        let mut options = OpenOptions::new();
-        let file = options.create_new(true).write(true).mode(0o600).open(directory.join(&name))?;
-        input.copy(bytes, &file)?;
-        file.sync_all()?;
-        files.insert(name, bytes);
-        Ok(Ok(true))
-    };
-    let mut read = || -> io::Result<Result<()>> {
-        if input.bytes()? != *MAGIC {
-            return Ok(Err(damaged("it is no export of a state")));
+        if files.insert(name.clone(), bytes).is_some() {
+            return Err(Wrong::Bytes("it holds a file twice"));
         }
-        if u32::from_le_bytes(input.bytes()?) != VERSION {
-            return Ok(Err(damaged("it was written in a version that this program does not read")));
-        }
-        loop {
-            match take(&mut input)? {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        let wanted = input.hash.clone().finalize();
-        let mut found = [0; 32];
-        input.inner.read_exact(&mut found)?;
-        if found[..] != wanted[..] {
-            return Ok(Err(damaged("its checksum is wrong")));
-        }
-        Ok(Ok(()))
-    };
-    match read() {
-        Ok(outcome) => outcome?,
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(damaged("it ends too soon"));
-        }
-        Err(e) => return Err(failed(doing(), e)),
+        let file = place.begin(&name).map_err(Wrong::Place)?;
+        in_pieces(bytes, |piece| {
+            input.read(piece)?;
+            place.put(&file, piece).map_err(Wrong::Place)
+        })?;
+        place.end(&file).map_err(Wrong::Place)?;
+    }
+    let wanted = input.hash.clone().finalize();
+    let mut found = [0; SUM_BYTES];
+    input.inner.read_exact(&mut found)?;
+    if found[..] != wanted[..] {
+        return Err(Wrong::Bytes("its checksum is wrong"));
+    }
+    if input.inner.read(&mut [0])? > 0 {
+        return Err(Wrong::Bytes("it goes on behind its end"));
     }
     Ok(files)
 }
@@ -253,7 +290,7 @@ fn unpack(bundle: &Path, directory: &Path) -> Result<BTreeMap<String, u64>> {
 const PIECE_BYTES: usize = 1 << 16;
 
 /// Lends room for each next piece of so many bytes.
-fn in_pieces(bytes: u64, mut each: impl FnMut(&mut [u8]) -> io::Result<()>) -> io::Result<()> {
+fn in_pieces<E>(bytes: u64, mut each: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
     let mut rest = bytes;
     let mut room = vec![0; PIECE_BYTES];
     while rest > 0 {
@@ -282,7 +319,7 @@ impl<W: Write> Hashing<W> {
     }
 
     /// The first `bytes` bytes of a file: what was appended since it was looked at is left out.
-    fn file(&mut self, name: &str, bytes: u64, file: &mut File) -> io::Result<()> {
+    fn file(&mut self, name: &str, bytes: u64, file: &mut impl Read) -> io::Result<()> {
         let length = u16::try_from(name.len()).map_err(io::Error::other)?;
         self.put(&length.to_le_bytes())?;
         self.put(name.as_bytes())?;
@@ -317,10 +354,18 @@ impl<R: Read> Hashing<R> {
         Ok(bytes)
     }
 
-    fn copy(&mut self, bytes: u64, mut file: &File) -> io::Result<()> {
-        in_pieces(bytes, |piece| {
-            self.read(piece)?;
-            file.write_all(piece)
-        })
+    /// The name of the next file; none at the end.
+    fn name(&mut self) -> Result<Option<String>, Wrong> {
+        let length = usize::from(u16::from_le_bytes(self.bytes()?));
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut name = vec![0; length.min(NAME_BYTES_MAX)];
+        self.read(&mut name)?;
+        let name = String::from_utf8(name).unwrap_or_default();
+        match length <= NAME_BYTES_MAX && is_plain(&name) {
+            true => Ok(Some(name)),
+            false => Err(Wrong::Bytes("a name in it is impossible")),
+        }
     }
 }

@@ -20,6 +20,9 @@ const NAME: &str = "compacted";
 /// Longest content of that file, in bytes.
 const BYTES_MAX: u64 = 32;
 
+/// What a note that is damaged stands for: a compaction is due.
+pub(super) const LONG_AGO: u64 = 0;
+
 impl State {
     /// Whether something that left longer ago than `age_max` may still be in a file. A clock that was set back makes
     /// it due as well.
@@ -114,10 +117,12 @@ impl Writing {
         let Listing { segments, snapshots } = directory.list()?;
         for other in snapshots.into_iter().filter(|other| *other != epoch) {
             directory.remove(&snapshot_name(other))?;
+            crash::point(Step::CompactedSnapshotRemoved);
         }
         // The log was ended before the snapshot was begun: a segment holds nothing but older epochs, or none of them.
         for first in segments.into_iter().filter(|first| *first <= epoch) {
             directory.remove(&segment_name(first))?;
+            crash::point(Step::CompactedSegmentRemoved);
         }
         self.files.snapshots = vec![epoch];
         self.files.segments.retain(|first| *first > epoch);
@@ -131,16 +136,17 @@ impl Writing {
     }
 }
 
-/// When the files were compacted last, if that is known.
+/// When the files were compacted last, if that was ever noted; a note that is damaged says that it was long ago.
 pub(super) fn read(directory: &Directory) -> Result<Option<u64>> {
     if !directory.sizes()?.contains_key(NAME) {
         return Ok(None);
     }
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let (file, _) = directory.open(NAME)?;
-    let read = file.take(BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|e| failed(format!("reading {NAME}"), e))?;
-    Ok(text.trim_end().parse().ok())
+    let doing = || format!("reading {}", directory.path_of(NAME).display());
+    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|e| failed(doing(), e))?;
+    let text = std::str::from_utf8(&bytes).ok();
+    Ok(Some(text.and_then(|text| text.trim_end().parse().ok()).unwrap_or(LONG_AGO)))
 }
 
 fn write(directory: &Directory, moment: u64) -> Result<()> {
@@ -150,4 +156,31 @@ fn write(directory: &Directory, moment: u64) -> Result<()> {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Settings;
+
+    #[test]
+    fn a_damaged_note_makes_a_compaction_due() {
+        let outer = tempfile::tempdir().unwrap();
+        let due = || {
+            let mut state = State::open(&Settings::new(outer.path()).unwrap()).unwrap();
+            state.compaction_due(COMPACTION_AGE_MAX).unwrap()
+        };
+        assert!(!due() && !due(), "a new directory");
+        let path = outer.path().join(NAME);
+        let noted: u64 = std::fs::read_to_string(&path).unwrap().trim_end().parse().unwrap();
+        let garbage = ["", "x", "-1", "99999999999999999999", "\u{1789}"].map(str::to_owned);
+        for text in garbage.into_iter().chain([(noted + 1_000_000).to_string()]) {
+            std::fs::write(&path, &text).unwrap();
+            assert!(due(), "{text:?}");
+        }
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(due());
+        std::fs::write(&path, noted.to_string()).unwrap();
+        assert!(!due());
+    }
 }

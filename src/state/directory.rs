@@ -1,12 +1,12 @@
 //! The state directory: the one place that opens, renames and removes its files, owner-only.
 //!
-//! Everything the state does to a disk goes through here, and from here through [`super::disk`],
-//! where a test can make a disk fail.
+//! Everything the state does to what lies in there goes through here, and from here through [`super::disk`], where a
+//! test can make a disk fail. An exported state lies elsewhere: that one file is the business of [`super::bundle`].
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,10 @@ const PIPELINE: &str = "pipeline";
 /// The file that says which key the pseudonyms in all others were made with.
 const KEY_CHECK: &str = "key-check";
 const TEMPORARY: &str = ".tmp";
+/// Where an import is put together; it bears [`IMPORTED`] as its name once all of it was read and is on disk.
+pub(super) const IMPORTING: &str = "imported.tmp";
+/// A whole state whose files get their places, at the next start if not now.
+pub(super) const IMPORTED: &str = "imported";
 
 /// Most of a file that names something that is read, in bytes.
 const NOTE_BYTES_MAX: u64 = 1024;
@@ -78,11 +82,11 @@ fn epoch_in(name: &str, prefix: &str, suffix: &str) -> Option<Epoch> {
 }
 
 impl Directory {
-    /// Makes the directory if needed and locks it; leftovers of interrupted writes are removed.
+    /// Makes the directory if needed and locks it; leftovers of interrupted writes are removed, and an import that was
+    /// whole is put in place.
     pub(super) fn lock(path: &Path, access: Access) -> Result<Self> {
         let doing = || format!("opening the state directory {}", path.display());
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|e| Error::config(doing()).caused_by(e))?;
+        made(path, &access.disk).map_err(|e| Error::config(doing()).caused_by(e))?;
         // A directory that came with other rights is tightened if it is ours; its files are
         // owner-only anyway.
         fs::set_permissions(path, Permissions::from_mode(0o700)).ok();
@@ -101,12 +105,22 @@ impl Directory {
         Ok(directory)
     }
 
+    /// The same for a directory within it, under the same lock.
+    pub(super) fn within(&self, name: &str) -> Self {
+        Self { path: self.path_of(name), access: self.access.clone(), _lock: None }
+    }
+
     /// Only looks, beside whoever holds the lock.
     pub(super) fn look(path: &Path, access: Access) -> Result<Self> {
         if path.is_dir() {
             return Ok(Self { path: path.to_owned(), access, _lock: None });
         }
         Err(Error::config(format!("there is no state directory {}", path.display())))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where a file of this directory is, for opening and for errors.
@@ -156,8 +170,62 @@ impl Directory {
     }
 
     fn remove_leftovers(&self) -> Result<()> {
-        let names = self.names()?;
-        names.iter().filter(|name| name.ends_with(TEMPORARY)).try_for_each(|name| self.remove(name))
+        for name in self.names()? {
+            match &*name {
+                IMPORTING => self.remove_directory(&name)?,
+                IMPORTED => self.take_imported()?,
+                _ if name.ends_with(TEMPORARY) => self.remove(&name)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an empty directory within this one.
+    pub(super) fn make_directory(&self, name: &str) -> Result<Self> {
+        let path = self.path_of(name);
+        let made = self.access.disk.make_directory(&path);
+        made.map_err(|e| failed(format!("creating {}", path.display()), e))?;
+        Ok(self.within(name))
+    }
+
+    /// Removes a directory within this one with all it holds.
+    pub(super) fn remove_directory(&self, name: &str) -> Result<()> {
+        let path = self.path_of(name);
+        let removed = self.access.disk.remove_directory(&path);
+        removed.map_err(|e| failed(format!("removing {}", path.display()), e))
+    }
+
+    /// Puts an import in place that was read to its end: its files are named one by one, the one that says whose they
+    /// are as the last.
+    pub(super) fn import(&self) -> Result<()> {
+        self.within(IMPORTING).sync()?;
+        self.rename(&self.path_of(IMPORTING), &self.path_of(IMPORTED))?;
+        self.sync()?;
+        self.take_imported()
+    }
+
+    fn take_imported(&self) -> Result<()> {
+        let imported = self.within(IMPORTED);
+        let mut names = imported.names()?;
+        names.sort_by_key(|name| name == PIPELINE);
+        for name in &names {
+            self.rename(&imported.path_of(name), &self.path_of(name))?;
+        }
+        self.sync()?;
+        self.remove_directory(IMPORTED)?;
+        self.sync()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let renamed = self.access.disk.rename(from, to);
+        renamed.map_err(|e| failed(format!("naming {}", to.display()), e))
+    }
+
+    /// Waits until the names in it are on disk.
+    fn sync(&self) -> Result<()> {
+        let synced = self.access.disk.sync_directory(&self.path);
+        synced.map_err(|e| failed(format!("syncing the names in {}", self.path.display()), e))
     }
 
     /// Opens a file for reading; gives its length too, in bytes.
@@ -176,6 +244,13 @@ impl Directory {
             key.map_err(|setting| troubled(Trouble::Setting(setting)))?;
         }
         Ok(sealing)
+    }
+
+    /// Makes a file under its own name, where nobody looks for it yet.
+    pub(super) fn create_unseen(&self, name: &str) -> Result<DiskFile> {
+        let path = self.path_of(name);
+        let created = self.access.disk.create(&path, false);
+        created.map_err(|e| failed(format!("creating {}", path.display()), e))
     }
 
     fn temporary(&self, name: &str) -> PathBuf {
@@ -285,6 +360,23 @@ impl Directory {
         let doing = format!("reading {}, byte {}: {}", path.display(), damage.at, damage.what);
         Error::new(Kind::DataDiffers, doing).advise(REBUILD)
     }
+}
+
+/// Makes a directory and those above it that are missing, for their owner only; their names are on disk then.
+fn made(path: &Path, disk: &Disk) -> io::Result<()> {
+    let missing =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir());
+    let missing: Vec<_> = missing.collect();
+    for path in missing.into_iter().rev() {
+        disk.make_directory(path)?;
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        match disk.sync_directory(above.unwrap_or(Path::new("."))) {
+            // Whoever may write into a directory need not be allowed to open it.
+            Err(e) if e.kind() != io::ErrorKind::PermissionDenied => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The error for a file that cannot be read or written.

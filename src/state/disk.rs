@@ -3,11 +3,13 @@
 //! Outside of tests no fault is ever asked for, and each call is the one of the standard library.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::power::{Loss, Platter};
 
 /// What is asked of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +18,7 @@ pub enum Operation {
     List,
     /// Opening a file that exists.
     Open,
-    /// Making a file, or opening it to be written anew.
+    /// Making a file or a directory, or opening a file to be written anew.
     Create,
     /// Reading from a file.
     Read,
@@ -30,7 +32,7 @@ pub enum Operation {
     Cut,
     /// Giving a file its name.
     Rename,
-    /// Removing a file.
+    /// Removing a file, or a directory with all it holds.
     Remove,
 }
 
@@ -52,6 +54,8 @@ pub struct Faults {
     /// A write that fails leaves so many of its bytes, at most, on the disk.
     short_bytes: usize,
     seen: Mutex<Seen>,
+    /// What is left without power, where that is to fail.
+    platter: Option<Mutex<Platter>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +68,7 @@ struct Seen {
 
 impl Faults {
     fn new(rule: Rule, errno: i32) -> Arc<Self> {
-        Arc::new(Self { rule, errno, short_bytes: 0, seen: Mutex::default() })
+        Arc::new(Self { rule, errno, short_bytes: 0, seen: Mutex::default(), platter: None })
     }
 
     /// No fault: only counts.
@@ -95,7 +99,25 @@ impl Faults {
     /// A disk that is full: a write once so many went well, which leaves this many of its bytes.
     pub fn full(after: u64, short_bytes: usize, errno: i32) -> Arc<Self> {
         let rule = Rule::Kind { operation: Operation::Write, after, on: true };
-        Arc::new(Self { rule, errno, short_bytes, seen: Mutex::default() })
+        Arc::new(Self { rule, errno, short_bytes, seen: Mutex::default(), platter: None })
+    }
+
+    /// Power that fails before the operation with this number; everything in `directory` is synced now.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn without_power(number: u64, errno: i32, directory: &Path) -> io::Result<Arc<Self>> {
+        let rule = Rule::Number { number, on: true };
+        let platter = Some(Mutex::new(Platter::holding(directory)?));
+        Ok(Arc::new(Self { rule, errno, short_bytes: 0, seen: Mutex::default(), platter }))
+    }
+
+    /// Leaves in the directory what is left once the power has failed. Nobody may use it meanwhile.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written.
+    pub fn lose(&self, directory: &Path, loss: Loss) -> io::Result<()> {
+        self.platter().map_or(Ok(()), |mut platter| platter.lose(directory, loss))
     }
 
     /// From now on everything goes well.
@@ -123,8 +145,13 @@ impl Faults {
         self.seen().failed.clone()
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn platter(&self) -> Option<MutexGuard<'_, Platter>> {
+        let platter = self.platter.as_ref()?;
+        Some(platter.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn ask(&self, operation: Operation, path: &Path) -> io::Result<()> {
@@ -161,8 +188,36 @@ impl Disk {
         self.0.as_ref().map_or(Ok(()), |faults| faults.ask(operation, path))
     }
 
+    /// What is to be known of what went well.
+    fn note(&self, note: impl FnOnce(&mut Platter)) {
+        if let Some(mut platter) = self.0.as_ref().and_then(|faults| faults.platter()) {
+            note(&mut platter);
+        }
+    }
+
     fn file(&self, file: File, path: &Path) -> DiskFile {
-        DiskFile { file, path: path.to_owned(), disk: self.clone() }
+        let mut number = None;
+        self.note(|platter| number = platter.number(path));
+        DiskFile { file, path: path.to_owned(), disk: self.clone(), number }
+    }
+
+    /// Makes a directory for its owner only; that somebody made it meanwhile is no error.
+    pub(super) fn make_directory(&self, path: &Path) -> io::Result<()> {
+        self.ask(Operation::Create, path)?;
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+            made => made?,
+        }
+        self.note(|platter| platter.directory_made(path));
+        Ok(())
+    }
+
+    /// Removes a directory with all it holds.
+    pub(super) fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.ask(Operation::Remove, path)?;
+        fs::remove_dir_all(path)?;
+        self.note(|platter| platter.removed(path));
+        Ok(())
     }
 
     /// The names in a directory.
@@ -197,6 +252,7 @@ impl Disk {
         self.ask(Operation::Create, path)?;
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(!keep).write(true).mode(0o600).open(path)?;
+        self.note(|platter| platter.created(path));
         Ok(self.file(file, path))
     }
 
@@ -212,18 +268,24 @@ impl Disk {
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.ask(Operation::Rename, to)?;
-        fs::rename(from, to)
+        fs::rename(from, to)?;
+        self.note(|platter| platter.renamed(from, to));
+        Ok(())
     }
 
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         self.ask(Operation::Remove, path)?;
-        fs::remove_file(path)
+        fs::remove_file(path)?;
+        self.note(|platter| platter.removed(path));
+        Ok(())
     }
 
     /// Waits until the names in a directory are on disk.
     pub(super) fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.ask(Operation::SyncDirectory, path)?;
-        File::open(path)?.sync_all()
+        File::open(path)?.sync_all()?;
+        self.note(|platter| platter.directory_synced(path));
+        Ok(())
     }
 }
 
@@ -233,6 +295,8 @@ pub(super) struct DiskFile {
     file: File,
     path: PathBuf,
     disk: Disk,
+    /// Under which a disk that is to lose its power knows it.
+    number: Option<usize>,
 }
 
 impl DiskFile {
@@ -259,13 +323,21 @@ impl DiskFile {
     /// Waits until its content is on disk.
     pub(super) fn sync_data(&self) -> io::Result<()> {
         self.disk.ask(Operation::Sync, &self.path)?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        self.synced()
     }
 
     /// Waits until its content and what the system knows of it are on disk.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         self.disk.ask(Operation::Sync, &self.path)?;
-        self.file.sync_all()
+        self.file.sync_all()?;
+        self.synced()
+    }
+
+    fn synced(&self) -> io::Result<()> {
+        let mut read = Ok(());
+        self.disk.note(|platter| read = platter.synced(self.number));
+        read
     }
 }
 

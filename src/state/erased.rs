@@ -39,7 +39,8 @@ impl State {
         let crc = crc32fast::hash(text.as_bytes());
         writeln!(text, "end {crc:08x}").expect("writing to a string never fails");
         let file = self.directory.create(NAME)?;
-        file.write_all(text.as_bytes()).map_err(|e| failed("writing the tombstones", e))?;
+        let writing = || format!("writing {}", file.path().display());
+        file.write_all(text.as_bytes()).map_err(|e| failed(writing(), e))?;
         self.directory.publish(NAME, &file)
     }
 }
@@ -64,7 +65,8 @@ fn read(directory: &Directory) -> Result<BTreeSet<Tombstone>> {
         return Err(damaged("it is too long"));
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|e| failed(format!("reading {NAME}"), e))?;
+    let reading = format!("reading {}", directory.path_of(NAME).display());
+    file.read_to_end(&mut bytes).map_err(|e| failed(reading, e))?;
     parse(&bytes).ok_or_else(|| damaged("it is not what was written"))
 }
 

@@ -22,6 +22,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzz;
 mod log;
+mod power;
 mod record;
 mod recovery;
 mod seal;
@@ -54,6 +55,8 @@ pub use compact::COMPACTION_AGE_MAX;
 #[doc(hidden)]
 pub use disk::{Faults, Operation};
 pub use log::Pending;
+#[doc(hidden)]
+pub use power::Loss;
 pub use recovery::{Agreement, Restored};
 pub use seal::{KEY_BYTES, PREVIOUS_KEYS_MAX, StateKey};
 pub use settings::Settings;
@@ -173,19 +176,7 @@ impl State {
     /// # Errors
     /// A configuration error when the state was made with another key.
     pub fn tie_to_key(&mut self, check: u128) -> Result<()> {
-        let check = format!("{check:032x}");
-        match self.directory.key_check()? {
-            None => self.directory.set_key_check(&check),
-            Some(known) if known == check => Ok(()),
-            Some(_) => {
-                let path = self.settings.directory.display();
-                let what = format!("the state in {path} was made with another pseudonym key");
-                Err(Error::config(what).advise(
-                    "put the key back; to change it for good, delete the state directory: \
-                     everything is read again and every row gets a new pseudonym",
-                ))
-            }
-        }
+        tie_to_key(&self.directory, check)
     }
 
     /// Reads everything back, mends the end of the log, and makes the state ready to be appended
@@ -426,6 +417,23 @@ fn stale(directory: &Directory, files: &Listing) -> Result<BTreeSet<String>> {
         }
     }
     Ok(stale)
+}
+
+/// See [`State::tie_to_key`].
+fn tie_to_key(directory: &Directory, check: u128) -> Result<()> {
+    let check = format!("{check:032x}");
+    match directory.key_check()? {
+        None => directory.set_key_check(&check),
+        Some(known) if known == check => Ok(()),
+        Some(_) => {
+            let path = directory.path().display();
+            let what = format!("the state in {path} was made with another pseudonym key");
+            Err(Error::config(what).advise(
+                "put the key back; to change it for good, delete the state directory: \
+                 everything is read again and every row gets a new pseudonym",
+            ))
+        }
+    }
 }
 
 fn new_pipeline(directory: &Directory) -> Result<u128> {

@@ -283,10 +283,6 @@ impl Files<'_> {
                 Next::Epoch(logging) => {
                     for (first, entries) in logging.entries {
                         let end = first.saturating_add(entries.len() as u64) as usize;
-                        let is_known = end <= fold.stored.dictionary.entry_count();
-                        if logging.input.epoch <= start && is_known {
-                            continue; // the snapshot may have emptied terms since
-                        }
                         snapshot::extend(&mut fold.stored.dictionary, first, entries)
                             .map_err(|what| damaged(segment.good_bytes(), what))?;
                         fold.entry_count = fold.entry_count.max(end);

@@ -65,7 +65,9 @@ impl StateView {
             segments: of_kind("log-"),
             snapshots: of_kind("snapshot-"),
             erased: self.erased()?.len(),
-            compacted: compact::read(&self.directory)?.and_then(since),
+            compacted: compact::read(&self.directory)?
+                .filter(|moment| *moment > compact::LONG_AGO)
+                .and_then(since),
         })
     }
 }

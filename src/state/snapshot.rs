@@ -380,7 +380,8 @@ impl Stored {
     }
 }
 
-/// Adds entries read from a file; those that are known already must be the same.
+/// Adds entries read from a file; those that are known already must be the same, but for those that were emptied by a
+/// compaction which ended before it removed the older files.
 pub(super) fn extend(
     dictionary: &mut Dictionary,
     start: u64,
@@ -388,9 +389,9 @@ pub(super) fn extend(
 ) -> Result<(), &'static str> {
     let count = dictionary.entry_count() as u64;
     let known = count.checked_sub(start).ok_or("dictionary entries are missing before it")?;
-    for (index, entry) in entries.into_iter().enumerate() {
-        if (index as u64) < known {
-            if dictionary.code(entry.domain, &entry.term).is_none() {
+    for (number, entry) in (start as usize..).zip(entries) {
+        if (number as u64) < start + known {
+            if !dictionary.was(number, &entry) {
                 return Err("a dictionary entry is not the one that was written before");
             }
         } else {

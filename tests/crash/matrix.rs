@@ -57,6 +57,10 @@ enum Occasion {
     Gone,
     /// A run that ends by itself.
     End,
+    /// The state is compacted while there is a snapshot and a log behind it.
+    Compaction,
+    /// A record is erased that nobody has: a tombstone is kept, and no row changes.
+    Erasure,
 }
 
 fn occasion(step: Step) -> Occasion {
@@ -80,6 +84,10 @@ fn occasion(step: Step) -> Occasion {
         DebtLogged => Occasion::Field,
         CensusTaken | DeparturesKept | DeparturesTold => Occasion::Gone,
         MeaningWritten | MeaningCommitted | StatusWritten | Ending | Ended => Occasion::End,
+        CompactedSnapshotRemoved | CompactedSegmentRemoved | CompactedSynced | CompactedRenamed => {
+            Occasion::Compaction
+        }
+        ErasedSynced | ErasedRenamed => Occasion::Erasure,
     }
 }
 
@@ -125,13 +133,11 @@ fn a_program_that_dies_at_any_step_again_and_again_ends_with_the_same_tables() {
 #[allow(clippy::print_stderr)]
 fn run_matrix(deaths: Deaths) {
     let seed = Seed::drawn();
+    let wanted = wanted();
+    let steps = &wanted[..];
     let total: usize = thread::scope(|scope| {
         let lane = |index: usize| {
-            let only = std::env::var("TONLE_TEST_STEP").ok();
-            let wanted = move |step: &Step| {
-                only.as_ref().is_none_or(|only| only.split(',').any(|name| name == step.name()))
-            };
-            let steps = Step::ALL.iter().copied().filter(wanted).skip(index).step_by(LANES);
+            let steps = steps.iter().copied().skip(index).step_by(LANES);
             let seed = seed.0 + index as u64;
             scope.spawn(move || {
                 let mut lane = Lane::new(seed);
@@ -143,7 +149,20 @@ fn run_matrix(deaths: Deaths) {
         let ended = lanes.into_iter().map(|lane| lane.join());
         ended.map(|died| died.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).sum()
     });
-    eprintln!("{} steps, {total} deaths", Step::ALL.len());
+    eprintln!("{} steps, {total} deaths", steps.len());
+    assert!(total >= steps.len() * (1 + deaths.recovering), "{total} deaths at {steps:?}");
+}
+
+/// All steps, or those that `TONLE_TEST_STEP` names, with commas between.
+fn wanted() -> Vec<Step> {
+    let Some(only) = std::env::var("TONLE_TEST_STEP").ok().filter(|only| !only.is_empty()) else {
+        return Step::ALL.to_vec();
+    };
+    let step = |name: &str| {
+        let found = Step::ALL.iter().find(|step| step.name() == name);
+        *found.unwrap_or_else(|| panic!("TONLE_TEST_STEP: there is no step {name:?}"))
+    };
+    only.split(',').map(step).collect()
 }
 
 /// A program that goes on through one death after the other, and its servers.
@@ -235,8 +254,21 @@ impl Lane {
                 let gone = self.sims[0].cases().swap_remove(0);
                 assert!(self.sims[0].delete(gone["id"].as_str().unwrap()));
             }
+            Occasion::Compaction => {
+                self.level(program);
+                let compacted = program.end(&["state", "compact"]);
+                assert_eq!(compacted.code, 0, "{}", compacted.text);
+                self.level(program);
+            }
+            Occasion::Erasure => self.level(program),
             Occasion::First | Occasion::File | Occasion::Start | Occasion::End => {}
         }
+    }
+
+    /// Brings the tables up to a new change, so that commands that want both level go on.
+    fn level(&self, program: &Program) {
+        self.sims[0].edit(1).unwrap();
+        program.once(0);
     }
 
     /// Starts the program and expects it to die at the step.
@@ -246,8 +278,13 @@ impl Lane {
             _ if is_passed_often(step) => self.rng.random_range(1..=passings),
             _ => 1,
         };
-        let arguments: &[&str] =
-            if occasion(step) == Occasion::End { &["run", "--once"] } else { &["run"] };
+        let nobody = format!("00000000-0000-4000-8000-{:012x}", self.rng.random::<u32>());
+        let arguments: &[&str] = match occasion(step) {
+            Occasion::End => &["run", "--once"],
+            Occasion::Compaction => &["state", "compact"],
+            Occasion::Erasure => &["erase", "--instance", INSTANCES[0].0, "--record", &nobody],
+            _ => &["run"],
+        };
         let mut command = program.command(arguments);
         command.env("TONLE_CRASH", format!("{}:{passing}", step.name()));
         command.env("TONLE_FILE_BYTES", FILE_BYTES);
@@ -362,9 +399,11 @@ tables = [[], ["age_{number}"]]
 /// A field that the small pack does not read.
 const FIELD: &str = by_nationality!();
 
-/// The sorted rows of all tables, without what tells when a row was written. Of how current an instance is also
-/// without how that was found out: a server tells its time in whole seconds, and no cursor is after it. A file has no
-/// cursor in time, and which of its changes was the newest is known to the run that reads it.
+/// The sorted rows of all tables, without what tells when a row was written.
+///
+/// Of `changes` nothing is compared: how many epochs there were is the business of each program. That it is a chain
+/// which begins with nothing and ends with what `indicator_values` shows is looked at for each program by itself, so
+/// the first and the last value of each cell are the same in both where these tables are.
 fn shown(program: &Program) -> Vec<String> {
     let plain = ["indicator_values", "cases", "services", "indicators", "locations", "dimensions"];
     let plain = plain.map(|table| {
@@ -373,13 +412,24 @@ fn shown(program: &Program) -> Vec<String> {
                FROM tonle.{table} t UNION ALL "
         )
     });
-    let sync =
-        "SELECT 'sync_status', (instance, state, date_trunc('second', cursor),
-                                       CASE WHEN cursor IS NOT NULL THEN newest_change END, cases_known,
-                                       backfill, last_error)::text
-                  FROM tonle.sync_status";
-    let rows = program.query(&format!("{}{sync}", plain.concat()));
+    let rows = program.query(plain.concat().trim_end().trim_end_matches("UNION ALL"));
     let mut rows: Vec<_> = rows.lines().map(str::to_owned).collect();
+    rows.extend(status(program));
     rows.sort();
     rows
+}
+
+/// How current each instance is, without `updated_at`, which tells when that was written, `polled_at`, which is the
+/// time of a request, `lag_seconds`, which follows from both, and without what one run counts of what it read itself:
+/// `cases_refused`, `misfits`, `progress`. A server tells its time in whole seconds, and no cursor is after it: what
+/// is below a second depends on when it was asked. A file has no cursor in time, and which of its changes was the
+/// newest is known to the run alone that reads it.
+pub(super) fn status(program: &Program) -> Vec<String> {
+    let rows = program.query(
+        "SELECT 'sync_status', (instance, state, date_trunc('second', cursor),
+                                CASE WHEN cursor IS NOT NULL THEN newest_change END, cases_known,
+                                backfill, last_error)::text
+           FROM tonle.sync_status ORDER BY instance",
+    );
+    rows.lines().map(str::to_owned).collect()
 }

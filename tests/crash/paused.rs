@@ -6,7 +6,7 @@ use tonle::sim::Sim;
 
 use super::matrix::{INSTANCES, put_small_pack, with_servers};
 use super::restart::dump;
-use super::{assert_changes_are_a_chain, undisturbed};
+use super::{HOLDING, assert_changes_are_a_chain, undisturbed};
 use crate::support::postgres;
 use crate::support::program::{Program, assert_same_tables, cases_of_today, primero};
 
@@ -78,9 +78,8 @@ fn nobody_takes_over_while_the_status_is_being_written() {
     let mut holder = first.client("psql");
     let sql = "BEGIN; SELECT FROM tonle.sync_status FOR UPDATE; SELECT pg_sleep(60)";
     let mut holder = holder.args(["-XAtqc", sql]).env("PGAPPNAME", "holder").spawn().unwrap();
-    let held = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND application_name = 'holder' AND wait_event = 'PgSleep'";
-    first.wait_until("the rows are locked", |first| first.query(held) == "1");
+    let held = format!("SELECT count(*) {HOLDING} AND wait_event = 'PgSleep'");
+    first.wait_until("the rows are locked", |first| first.query(&held) == "1");
     first.start();
     let writes = format!("SELECT count(*) {SESSIONS} AND wait_event_type = 'Lock'");
     first.wait_until("it waits for the rows", |first| first.query(&writes) == "1");
@@ -88,9 +87,7 @@ fn nobody_takes_over_while_the_status_is_being_written() {
     second.start();
     second.wait_until("the second copy waits too", |second| second.query(&writes) == "2");
     first.signal(Signal::STOP);
-    first.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holder'",
-    );
+    first.query(&format!("SELECT pg_terminate_backend(pid) {HOLDING}"));
     holder.wait().unwrap();
     second.wait_for(INSTANCES[0].0, &sims[0]);
     second.wait_until("it took over", |second| second.log().contains("reconciled the tables"));

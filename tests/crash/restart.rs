@@ -239,14 +239,26 @@ fn killed_in_a_transaction(commits: bool) {
     let (mut program, sims) = loaded();
     program.start();
     program.wait_for("kampot", &sims[0]);
-    let holder = Holder::start(&mut program);
+    let epoch = "SELECT epoch FROM tonle.tonle_pipeline";
+    // Only what was sent before the program died goes on without it: the COMMIT has to be among that.
+    let holder = match commits {
+        true => Holder::of_commits(&mut program),
+        false => Holder::start(&mut program),
+    };
     sims[0].edit(20).unwrap();
     holder.wait_for_program(&mut program);
     program.kill();
+    let before: u64 = program.query(epoch).parse().unwrap();
     if !commits {
         holder.end_waiting(&mut program);
     }
     holder.release(&mut program);
+    // Nobody else works in this database: the transaction that waited has ended, one way or the other.
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'tonle'";
+    program.wait_until("the session is over", |program| program.query(sessions) == "0");
+    let after: u64 = program.query(epoch).parse().unwrap();
+    assert_eq!(after > before, commits, "epoch {before} became {after}");
     sims[1].edit(5).unwrap();
     program.once(0);
     program.assert_true_to_state();

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use tonle::crash::Step;
 use tonle::sim::Sim;
 
+use super::matrix::status;
 use super::{Editor, Seed, assert_changes_are_a_chain, late, recent, undisturbed};
 use crate::support::line::Line;
 use crate::support::postgres;
@@ -19,6 +20,9 @@ use crate::support::program::{Program, assert_same_tables, cases_of_today, prime
 
 /// Minutes without `TONLE_SOAK_MINUTES`.
 const MINUTES: f64 = 1.0;
+
+/// From so many minutes on every kind of disaster must have come about.
+const MINUTES_FOR_ALL: f64 = 5.0;
 
 /// Instances and how many cases each has at first.
 const INSTANCES: [(&str, u64); 3] = [("kampot", 120), ("takeo", 80), ("kep", 1)];
@@ -86,6 +90,19 @@ fn nothing_is_lost_or_doubled_whatever_breaks() {
         world.settle();
     }
     let (took, counts) = (begun.elapsed().as_secs(), &world.counts);
+    assert!(counts.comparisons > 0 && counts.starts > counts.comparisons, "{counts:?}");
+    if minutes >= MINUTES_FOR_ALL {
+        let broken = [
+            counts.kills,
+            counts.kills_at_step,
+            counts.stops,
+            counts.postgres_kills,
+            counts.postgres_stops,
+            counts.cuts,
+            counts.silences,
+        ];
+        assert!(!broken.contains(&0), "{counts:?}");
+    }
     eprintln!("soak: seed {}, {took} s, {counts:?}", seed.0);
 }
 
@@ -267,6 +284,7 @@ impl World {
         let other = undisturbed(&self.program, &self.sims);
         assert_same_tables(&self.program.tables(), &other.tables());
         assert_same_tables(&self.program.descriptions(), &other.descriptions());
+        assert_eq!(status(&self.program), status(&other));
         self.counts.comparisons += 1;
     }
 }
