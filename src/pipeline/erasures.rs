@@ -170,8 +170,8 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Tells the tables, also what they knew before somebody restored them. When they are away, what the state keeps has
-    /// to do until they are back.
+    /// Tells the tables, also what they knew before somebody restored them. When they are away, what the state keeps
+    /// has to do until they are back.
     async fn tell_departures(&mut self) -> Result<()> {
         let mut told = self.sink.ask_erasures(&self.erasing.untold).await;
         if told.is_ok() && self.erasing.restored {

@@ -11,6 +11,7 @@
 mod poll;
 mod census;
 mod listing;
+mod position;
 mod parts;
 mod texts;
 mod ties;

@@ -19,6 +19,7 @@ use super::client::{Client, Failure, Reply};
 use super::decode::{Decoded, Decoder, Page};
 use super::outlet::{Halt, Outlet};
 use super::paths::By;
+use super::position::{Position, is_ordered, whole_second};
 use super::settings::ServerSettings;
 use super::stumble::{Backoff, Stumble};
 use super::ties::{Settled, Ties};
@@ -64,21 +65,6 @@ pub(super) struct Poll {
     pub(super) poll_interval: Duration,
     pub(super) once: bool,
     pub(super) outlet: Outlet,
-}
-
-/// Which page is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    /// Whole second, inclusive.
-    pub(super) lower: Instant,
-    pub(super) page: u32,
-}
-
-impl Default for Position {
-    /// The very first one.
-    fn default() -> Self {
-        Self { lower: Instant(0), page: 1 }
-    }
 }
 
 /// What is read: what changed, or everything again for fields that were never read.
@@ -503,21 +489,4 @@ impl Poll {
         let instance = self.decoder.instance();
         self.outlet.send(Event::Trouble { instance, error, retry_in }).await
     }
-}
-
-pub(super) fn whole_second(instant: Instant) -> Instant {
-    Instant(instant.0.div_euclid(1_000) * 1_000)
-}
-
-/// Whether a full page ascends; if not, its last record says nothing about what is still to come. A
-/// few records out of place are stamps stored with a zone of their own.
-fn is_ordered(records: &[Decoded]) -> bool {
-    let stamps = records.iter().filter_map(|decoded| decoded.stamp);
-    is_ascending(&stamps.map(whole_second).collect::<Vec<_>>())
-}
-
-/// The same of whole seconds.
-pub(super) fn is_ascending(seconds: &[Instant]) -> bool {
-    let falls = seconds.windows(2).filter(|pair| pair[1] < pair[0]).count();
-    falls * 4 <= seconds.len()
 }
