@@ -121,6 +121,7 @@ impl Heard {
             Event::Labels { labels, .. } => self.labels = labels,
             Event::CaughtUp { total, newest, .. } => self.caught_up = Some((total, newest)),
             Event::Census { gone, .. } => assert_eq!(gone, 0),
+            Event::CensusFailed { error, .. } => panic!("{error}"),
             Event::Trouble { error, retry_in, .. } => self.troubles.push((error, retry_in)),
             Event::Ended { result, .. } => self.result = Some(result),
         }

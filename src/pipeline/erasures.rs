@@ -30,13 +30,15 @@ pub(super) struct Erasing {
     /// What was erased, shared with the sources.
     pub(super) erased: Erased,
     /// Asked for and not done; the records are out of the tables.
-    due: Vec<Tombstone>,
+    due: BTreeSet<Tombstone>,
     /// Those of them that the compaction being written makes true.
-    compacting: Option<Vec<Tombstone>>,
+    compacting: Option<BTreeSet<Tombstone>>,
     /// Visible records that have to leave.
     held: Vec<(Code, RecordKey)>,
     /// Of records that are gone from their server, with the next epoch.
     departed: Vec<Tombstone>,
+    /// Of records that were gone and are there again.
+    returned: Vec<Tombstone>,
     /// Of those, what the tables were not told yet.
     untold: Vec<Tombstone>,
     /// Whether the tables may have lost tombstones, because they did not agree with the state.
@@ -81,10 +83,11 @@ impl Erasing {
         due.extend(lost);
         let mut erasing = Self {
             erased,
-            due: due.into_iter().collect(),
+            due,
             compacting: None,
             held: Vec::new(),
             departed: Vec::new(),
+            returned: Vec::new(),
             untold: Vec::new(),
             restored: false,
             looked: None,
@@ -93,7 +96,7 @@ impl Erasing {
         // When all were done, and both sides know of all, no record has to be looked at.
         if !erasing.due.is_empty() && erasing.strip(restored, &departed, is_shown) {
             // A record was there all the same: of which tombstone is not worth telling apart.
-            erasing.due = all.into_iter().collect();
+            erasing.due = all;
         }
         Ok(erasing)
     }
@@ -134,10 +137,19 @@ impl Erasing {
         found
     }
 
-    /// Makes tombstones of the records that are gone with these changes.
+    /// Makes tombstones of the records that are gone with these changes, and finds those of records that are back.
     pub(super) fn depart(&mut self, changes: &[RecordChange]) {
-        let gone = changes.iter().filter(|change| change.case.is_none());
-        self.departed.extend(gone.map(|change| self.erased.departure(change.key)));
+        let knows_any = !self.erased.is_empty();
+        for change in changes {
+            match &change.case {
+                None => self.departed.push(self.erased.departure(change.key)),
+                Some(_) if knows_any => {
+                    let tombstone = Some(self.erased.departure(change.key));
+                    self.returned.extend(tombstone.filter(|it| self.erased.knows(*it)));
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// Whether a snapshot failed a moment ago.
@@ -154,6 +166,7 @@ impl Erasing {
 impl Pipeline<'_> {
     /// Keeps the tombstones of the records that the next epoch lets go, in front of it.
     pub(super) async fn keep_departures(&mut self) -> Result<()> {
+        self.forget_departures().await?;
         let departed = std::mem::take(&mut self.erasing.departed);
         if departed.is_empty() {
             return Ok(());
@@ -167,6 +180,28 @@ impl Pipeline<'_> {
         self.erasing.untold.extend(departed);
         self.tell_departures().await?;
         crash::point(Step::DeparturesTold);
+        Ok(())
+    }
+
+    /// Forgets the tombstones of records that are there again. When the tables are away, that is tried again.
+    async fn forget_departures(&mut self) -> Result<()> {
+        let returned: BTreeSet<_> =
+            std::mem::take(&mut self.erasing.returned).into_iter().collect();
+        if returned.is_empty() {
+            return Ok(());
+        }
+        let listed: Vec<_> = returned.iter().copied().collect();
+        match self.sink.forget_erasures(&listed).await {
+            Err(error) if error.kind().may_pass() || error.kind() == Kind::DataDiffers => {
+                self.erasing.returned = listed;
+                return Ok(());
+            }
+            told => told?,
+        }
+        self.state.keep_erased(&self.state.erased()?.difference(&returned).copied().collect())?;
+        self.erasing.erased.remove(&returned);
+        self.erasing.due.retain(|tombstone| !returned.contains(tombstone));
+        self.erasing.untold.retain(|tombstone| !returned.contains(tombstone));
         Ok(())
     }
 
@@ -200,6 +235,7 @@ impl Pipeline<'_> {
             return Ok(true);
         }
         self.erasing.looked = Some(Stopwatch::now());
+        self.forget_departures().await?;
         self.tell_departures().await?;
         let due = match self.sink.erasures_due().await {
             Ok(due) => due,
@@ -220,11 +256,7 @@ impl Pipeline<'_> {
         }
         // What was found at the start stays due, whatever the tables say of it.
         let known = &mut self.erasing.due;
-        due.into_iter().for_each(|tombstone| {
-            if !known.contains(&tombstone) {
-                known.push(tombstone);
-            }
-        });
+        known.extend(due);
         if is_again {
             self.find_erased()?;
         }
@@ -284,9 +316,9 @@ impl Pipeline<'_> {
         let ended = self.erasing.compacting.take();
         self.erasing.failed = (!is_good).then(Stopwatch::now);
         let Some(ended) = ended.filter(|_| is_good) else { return Ok(()) };
-        match self.sink.erasures_done(&ended, self.state.pipeline_id().0).await {
+        let listed: Vec<_> = ended.iter().copied().collect();
+        match self.sink.erasures_done(&listed, self.state.pipeline_id().0).await {
             Ok(()) => {
-                let ended: BTreeSet<_> = ended.into_iter().collect();
                 self.erasing.due.retain(|tombstone| !ended.contains(tombstone));
                 Ok(())
             }

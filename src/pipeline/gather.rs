@@ -126,7 +126,7 @@ impl Pipeline<'_> {
             Event::CaughtUp { instance, .. } => {
                 self.caught_up.insert(instance);
             }
-            Event::Trouble { .. } | Event::Census { .. } => {}
+            Event::Trouble { .. } | Event::Census { .. } | Event::CensusFailed { .. } => {}
             Event::Ended { result, .. } => {
                 self.sources_running -= 1;
                 // The others go on; a run that was to end by itself says what it could not read.

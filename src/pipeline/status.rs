@@ -38,7 +38,7 @@ struct Entry {
     begun: Stopwatch,
     /// Which labels are not as the packs assert.
     labels_differ: Option<String>,
-    /// Why records that no list has stay in the tables.
+    /// Why records that no list has stay in the tables, or are not known.
     withheld: Option<String>,
 }
 
@@ -138,6 +138,13 @@ impl Board {
                 } else if gone > 0 && !is_withheld {
                     report::emit(&report::Event::RecordsGone { instance, gone, known });
                 }
+            }
+            Event::CensusFailed { instance, error } => {
+                let Some(entry) = self.entries.get_mut(instance) else { return };
+                let what = Some(format!("records that are deleted there are not noticed: {error}"));
+                self.is_stale |= entry.withheld != what;
+                entry.withheld = what;
+                report::emit(&report::Event::CensusFailed { instance: &entry.name, error });
             }
             Event::Trouble { instance, error, retry_in } => {
                 let Some(entry) = self.entries.get_mut(instance) else { return };

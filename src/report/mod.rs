@@ -45,6 +45,8 @@ pub enum Event<'a> {
     RecordsGone { instance: &'a str, gone: u64, known: u64 },
     /// They are so many that they stay until a person decides.
     RecordsWithheld { instance: &'a str, gone: u64, known: u64 },
+    /// What a server has could not be listed, so that deletions are not noticed until the next attempt.
+    CensusFailed { instance: &'a str, error: &'a Error },
     /// The tables may show more than the state knows: they are left alone until every instance was read.
     ComparisonWaits { why: &'a str },
     /// The tables did not agree with the state and were corrected.
@@ -116,6 +118,9 @@ pub fn emit(event: &Event<'_>) {
                 instance,
                 gone, known, "keeps records that the server does not list: too many at once"
             );
+        }
+        Event::CensusFailed { instance, error } => {
+            warn!(instance, %error, "failed to list what an instance has");
         }
         Event::ComparisonWaits { why } => {
             warn!(why, "leaving the tables alone until every instance was read");
@@ -359,6 +364,7 @@ mod tests {
             Event::SinkRecovered { attempts },
             Event::WebStarted { address: SocketAddr::from(([127, 0, 0, 1], 80)) },
             Event::StopRequested { how: "ctrl-c" },
+            Event::CensusFailed { instance, error },
             Event::RecordsGone { instance, gone: 1, known: 9 },
             Event::RecordsWithheld { instance, gone: 8, known: 9 },
             Event::Stopped { epoch },

@@ -68,6 +68,21 @@ impl Sink {
         self.put_erasures(tombstones, "DO NOTHING").await
     }
 
+    /// Forgets tombstones of records that are there again.
+    ///
+    /// # Errors
+    /// Whatever Postgres answers.
+    pub async fn forget_erasures(&mut self, tombstones: &[Tombstone]) -> Result<()> {
+        self.reconnect().await?;
+        let sql = format!(
+            "DELETE FROM {}.tonle_erased WHERE tombstone = ANY({}) AND {}",
+            self.schema,
+            array(tombstones),
+            self.may_write()
+        );
+        self.client.batch_execute(&sql).await.map_err(failed(DOING))
+    }
+
     async fn put_erasures(&mut self, tombstones: &[Tombstone], known: &str) -> Result<()> {
         if tombstones.is_empty() {
             return Ok(());

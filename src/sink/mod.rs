@@ -193,9 +193,14 @@ impl Sink {
         self.client = connection::connect(&self.settings.address).await?;
         self.statements = None;
         self.status_statement = None;
+        self.is_unsettled = true; // until it is known what was committed
+        let Some(owned) = self.owned else {
+            self.is_unsettled = false;
+            return Ok(false);
+        };
+        let row = read_settled_pipeline(&self.client, &self.schema).await?;
         self.is_unsettled = false;
-        let Some(owned) = self.owned else { return Ok(false) };
-        match read_settled_pipeline(&self.client, &self.schema).await? {
+        match row {
             Some(row) if row.run == owned.run => {
                 self.owned = Some(Owned { pipeline: owned.pipeline, ..row });
                 Ok(row.epoch < owned.epoch)

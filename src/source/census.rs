@@ -18,7 +18,7 @@ use super::client::Failure;
 use super::listing::{self, Entry, Listed};
 use super::outlet::Halt;
 use super::paths::{self, By};
-use super::poll::{PAGES_MAX, Pass, Poll};
+use super::poll::{OFFSET_MS_MAX, PAGES_MAX, Pass, Poll};
 use super::position::{Position, is_ascending, whole_second};
 use super::stumble::Stumble;
 use super::{Event, ServerSettings};
@@ -28,6 +28,8 @@ use crate::model::{Batch, RecordChange, RecordKey};
 
 /// Longest time until the number of records is compared with that of those known, which costs one request.
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(10 * 60);
+/// How often the list without a filter is begun anew because it was not whole.
+const ROUNDS_MAX: u32 = 3;
 /// So many records may leave at once whatever their share is.
 const GONE_FEW: usize = 20;
 /// Failures in a row after which a census is given up until the next one is due.
@@ -56,7 +58,25 @@ struct Listing {
     unseen: HashSet<RecordKey>,
     list: List,
     /// Records of the list without a filter that were met.
-    met: u64,
+    met: HashSet<RecordKey>,
+    /// How many it said there are: at first, and at last.
+    totals: Option<(u64, u64)>,
+    rounds: u32,
+}
+
+impl Listing {
+    fn new(unseen: HashSet<RecordKey>) -> Self {
+        let list = List::ByCreation(Position::default());
+        Self { unseen, list, met: HashSet::new(), totals: None, rounds: 0 }
+    }
+
+    /// Begins the list without a filter anew; false when that was done too often.
+    fn begin_again(&mut self) -> bool {
+        (self.list, self.totals) = (List::Whole { page: 1 }, None);
+        self.met.clear();
+        self.rounds += 1;
+        self.rounds < ROUNDS_MAX
+    }
 }
 
 /// Which list is read, and how far.
@@ -112,21 +132,14 @@ impl Poll {
             match self.list_on().await {
                 Ok(()) => self.census.failures = 0,
                 Err(Stumble::Halt(halt)) => return Err(halt),
-                Err(Stumble::Failure(failure)) if !self.may_list_on(&failure) => {
-                    let wait = self.census.interval;
-                    self.census.put_off();
-                    self.census.look_due = self.census.due; // the same would come of it
-                    self.trouble(failure.error.while_doing("taking a census"), wait).await?;
-                    return Ok(false);
-                }
-                Err(Stumble::Failure(failure)) => {
-                    self.census.failures += 1;
-                    self.pause(failure, self.census.failures).await?;
-                }
+                Err(Stumble::Failure(failure)) => return self.stumbled(failure).await,
             }
             if let Some(Listing { list: List::Ended, .. }) = &self.census.under_way {
-                self.end_census().await?;
-                return Ok(false);
+                return match self.end_census().await {
+                    Ok(()) => Ok(false),
+                    Err(Stumble::Halt(halt)) => Err(halt),
+                    Err(Stumble::Failure(failure)) => self.stumbled(failure).await,
+                };
             }
             if Clock::now() >= due {
                 return Ok(true);
@@ -134,8 +147,26 @@ impl Poll {
         }
     }
 
-    /// Whether a census is due: by time, or because the server has fewer records than are known. A run that ends by
-    /// itself cannot wait for the time, so any other number counts.
+    /// After a failure: a poll comes first, which waits for a server that is away; what fails again and again is given
+    /// up until the next census is due.
+    async fn stumbled(&mut self, failure: Failure) -> Result<bool, Halt> {
+        self.census.failures += 1;
+        let rounds = self.census.under_way.as_ref().map_or(0, |listing| listing.rounds);
+        let is_hopeful = self.census.failures < FAILURES_MAX && rounds < ROUNDS_MAX;
+        if is_hopeful && failure.error.kind().may_pass() {
+            self.pause(failure, self.census.failures).await?;
+            return Ok(true);
+        }
+        self.census.put_off();
+        self.census.look_due = self.census.due; // the same would come of it
+        let instance = self.decoder.instance();
+        let error = failure.error.while_doing("taking a census");
+        self.outlet.send(Event::CensusFailed { instance, error }).await?;
+        Ok(false)
+    }
+
+    /// Whether a census is due: by time, or because the server has fewer records than are known; while some are
+    /// withheld, any other number. So it is for a run that ends by itself: it cannot wait for the time.
     async fn begin_census(&mut self) -> Result<bool, Halt> {
         let now = Clock::now();
         if now < self.census.due {
@@ -152,28 +183,24 @@ impl Poll {
                     return Ok(false);
                 }
             };
-            let known = self.known_count();
-            let differs = |total: u64| match self.once {
-                true => total != known,
-                false => total + self.census.withheld < known,
+            let (known, withheld) = (self.known_count(), self.census.withheld);
+            let any_other = self.once || withheld > 0;
+            let differs = |total: u64| match any_other {
+                true => total + withheld != known,
+                false => total < known,
             };
             if !total.is_some_and(differs) {
                 return Ok(false);
             }
         }
         self.census.put_off();
-        let list = List::ByCreation(Position::default());
-        self.census.under_way = Some(Listing { unseen: self.known_keys().collect(), list, met: 0 });
+        self.census.under_way = Some(Listing::new(self.known_keys().collect()));
         Ok(true)
     }
 
     async fn count(&mut self) -> Result<Option<u64>, Stumble> {
         let listed = self.ask_list(&paths::count(self.record_type)).await?;
         Ok(listed.metadata.total)
-    }
-
-    fn may_list_on(&self, failure: &Failure) -> bool {
-        failure.error.kind().may_pass() && self.census.failures + 1 < FAILURES_MAX
     }
 
     async fn ask_list(&mut self, path: &str) -> Result<Listed, Stumble> {
@@ -202,19 +229,21 @@ impl Poll {
         let path = paths::since(self.record_type, by, by.field(), at.lower, per, at.page);
         let Listed { records, metadata } = self.ask_list(&path).await?;
         let per = metadata.per.unwrap_or(u64::MAX).min(per.into()).max(1);
-        if self.note_listed(&records) {
-            // Read whole, by the same list: what the polls missed is made up for.
-            let (page, _, _) = self.ask_whole(at, by).await?;
-            self.hand_on(page.records, None, Pass::Live, false).await?;
+        self.read_unknown(&records, at, by).await?;
+        let created = || records.iter().filter_map(|one| one.created);
+        if created().any(|created| created.0 < at.lower.0 - OFFSET_MS_MAX) {
+            return Err(self.fault("it ignored the filter by created_at"));
         }
         if (records.len() as u64) < per {
             let read = u64::from(at.page - 1) * per + records.len() as u64;
+            // The bound is the time of a record: there is one, unless it was deleted in this moment.
+            let is_odd = read == 0 && at.lower.0 > 0;
             return match metadata.total {
-                Some(total) if total > read => Err(self.incomplete()),
-                _ => Ok(List::Whole { page: 1 }),
+                Some(total) if total == read && !is_odd => Ok(List::Whole { page: 1 }),
+                _ => Err(self.incomplete()),
             };
         }
-        let seconds = || records.iter().filter_map(|one| one.created).map(whole_second);
+        let seconds = || created().map(whole_second);
         let last = seconds().next_back().ok_or_else(|| {
             let what = "listing records by time of creation: they have none";
             let advice = "the user's role needs to read created_at; records that were deleted are not noticed";
@@ -232,22 +261,49 @@ impl Poll {
         }))
     }
 
+    /// Deletions in the middle of this list shift rows past a page, and an error inside the server looks like its end:
+    /// so its total never falls, and no fewer records are met than it said at first.
     async fn list_whole(&mut self, page: u32) -> Result<List, Stumble> {
-        let per = self.page_size();
-        let path = paths::all(self.record_type, per, page);
+        let (by, per) = (By::Identity, self.page_size());
+        let at = Position { page, ..Position::default() };
+        let fields = By::Created.field();
+        let path = paths::since(self.record_type, by, fields, at.lower, per, page);
         let Listed { records, metadata } = self.ask_list(&path).await?;
         let per = metadata.per.unwrap_or(u64::MAX).min(per.into()).max(1);
-        self.note_listed(&records);
+        self.read_unknown(&records, at, by).await?;
         let Some(listing) = &mut self.census.under_way else { return Ok(List::Ended) };
-        listing.met += records.len() as u64;
-        if records.len() as u64 >= per && page < LIST_PAGES_MAX {
-            return Ok(List::Whole { page: page + 1 });
+        listing.met.extend(records.iter().filter_map(|one| one.key));
+        let total = metadata.total.unwrap_or(0);
+        let (first, last) = listing.totals.unwrap_or((total, total));
+        listing.totals = Some((first, total));
+        let is_end = (records.len() as u64) < per;
+        let is_whole = metadata.total.is_some()
+            && total >= last
+            && page < LIST_PAGES_MAX
+            && (!is_end || listing.met.len() as u64 >= first);
+        match (is_whole, is_end) {
+            (true, true) => Ok(List::Ended),
+            (true, false) => Ok(List::Whole { page: page + 1 }),
+            (false, _) => {
+                listing.begin_again();
+                Err(self.incomplete())
+            }
         }
-        if metadata.total.is_none_or(|total| total > listing.met) {
-            (listing.met, listing.list) = (0, List::Whole { page: 1 });
-            return Err(self.incomplete());
+    }
+
+    /// Reads a page whole, by the same list, when a record on it is neither known nor was erased: what the polls missed
+    /// is made up for.
+    async fn read_unknown(
+        &mut self,
+        records: &[Entry],
+        at: Position,
+        by: By,
+    ) -> Result<(), Stumble> {
+        if self.note_listed(records) {
+            let (page, _, _) = self.ask_whole(at, by).await?;
+            self.hand_on(page.records, None, Pass::Live, false).await?;
         }
-        Ok(List::Ended)
+        Ok(())
     }
 
     fn incomplete(&self) -> Stumble {
@@ -265,15 +321,20 @@ impl Poll {
         is_unknown
     }
 
-    /// Lets those leave that no list has.
-    async fn end_census(&mut self) -> Result<(), Halt> {
-        let unseen = self.census.under_way.take().map(|listing| listing.unseen).unwrap_or_default();
-        let mut gone: Vec<_> = unseen.into_iter().filter(|key| self.knows(*key)).collect();
+    /// Lets those leave that no list has; not when the server says by now that it has fewer than it listed, or none.
+    async fn end_census(&mut self) -> Result<(), Stumble> {
+        let total = self.count().await?.unwrap_or(0);
+        let Some(listing) = self.census.under_way.take() else { return Ok(()) };
+        let mut gone: Vec<_> = listing.unseen.into_iter().filter(|key| self.knows(*key)).collect();
         gone.sort_unstable();
         let known = self.known_count();
         let share = usize::try_from(known).unwrap_or(usize::MAX) / 100;
         let most = share.saturating_mul(self.census.percent_max.into()).max(GONE_FEW);
-        let (count, is_withheld) = (gone.len() as u64, gone.len() > most);
+        // An error inside the server looks like a list of nothing.
+        let nothing_or_less = |(first, _)| first == 0 || total < first;
+        let is_doubtful = total == 0 || listing.totals.is_some_and(nothing_or_less);
+        let is_withheld = !gone.is_empty() && (gone.len() > most || is_doubtful);
+        let count = gone.len() as u64;
         self.census.withheld = if is_withheld { count } else { 0 };
         crash::point(Step::CensusTaken);
         if !is_withheld {
@@ -282,7 +343,8 @@ impl Poll {
             }
         }
         let instance = self.decoder.instance();
-        self.outlet.send(Event::Census { instance, known, gone: count, is_withheld }).await
+        let census = Event::Census { instance, known, gone: count, is_withheld };
+        Ok(self.outlet.send(census).await?)
     }
 
     async fn let_go(&mut self, keys: &[RecordKey]) -> Result<(), Halt> {

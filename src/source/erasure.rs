@@ -3,6 +3,7 @@
 //! A record that was erased on request never comes back. One that is gone from its server, and then is there again, is
 //! taken like any other: only what was restored from a backup is no proof that it is there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -50,6 +51,12 @@ impl Erased {
     /// Adds to what is known, for all clones.
     pub fn add(&self, tombstones: impl IntoIterator<Item = Tombstone>) {
         self.0.known.write().expect("no holder of the tombstones panics").extend(tombstones);
+    }
+
+    /// Takes away from what is known, for all clones.
+    pub fn remove(&self, tombstones: &BTreeSet<Tombstone>) {
+        let mut known = self.0.known.write().expect("no holder of the tombstones panics");
+        known.retain(|tombstone| !tombstones.contains(tombstone));
     }
 
     /// Everything that is known.

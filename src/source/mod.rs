@@ -111,6 +111,13 @@ pub enum Event {
         /// Whether those stay, because they are more than a setting allows to leave at once.
         is_withheld: bool,
     },
+    /// That could not be done, so that nobody knows what was deleted.
+    CensusFailed {
+        /// The instance.
+        instance: Code,
+        /// Why.
+        error: Error,
+    },
     /// Something went wrong; it is tried again.
     Trouble {
         /// The instance.

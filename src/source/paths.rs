@@ -35,13 +35,15 @@ pub(super) fn field(name: &str) -> String {
     form_urlencoded::byte_serialize(name.as_bytes()).collect()
 }
 
-/// A time that records are listed by.
+/// What records are listed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// That of their last change.
+    /// The time of their last change.
     Changed,
-    /// That of their creation, which never changes.
+    /// The time of their creation, which never changes.
     Created,
+    /// What is unique to each; all are listed then, whatever the bound.
+    Identity,
 }
 
 impl By {
@@ -50,11 +52,12 @@ impl By {
         match self {
             Self::Changed => "last_updated_at",
             Self::Created => "created_at",
+            Self::Identity => "unique_identifier",
         }
     }
 }
 
-/// One page of the records whose time is not before `lower`, in the order of that time.
+/// One page of the records whose time is not before `lower`, in the order of that time; by identity of all.
 pub(super) fn since(
     record_type: RecordType,
     by: By,
@@ -63,18 +66,15 @@ pub(super) fn since(
     per: u32,
     page: u32,
 ) -> String {
+    let filter = match by {
+        By::Changed | By::Created => format!("{}={}..&", by.field(), filter_bound(lower)),
+        By::Identity => String::new(),
+    };
     format!(
-        "{list}?{time}={bound}..&order_by={time}&order=asc&per={per}&page={page}&fields={fields}",
+        "{list}?{filter}order_by={order}&order=asc&per={per}&page={page}&fields={fields}",
         list = list(record_type),
-        time = by.field(),
-        bound = filter_bound(lower)
+        order = by.field(),
     )
-}
-
-/// One page of all records without any filter, in an order in which each has one place.
-pub(super) fn all(record_type: RecordType, per: u32, page: u32) -> String {
-    let list = list(record_type);
-    format!("{list}?order_by=unique_identifier&order=asc&per={per}&page={page}&fields=created_at")
 }
 
 /// The number of all records.

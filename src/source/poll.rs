@@ -37,7 +37,7 @@ const PARTS_ATTEMPTS: u32 = 3;
 /// Failures in a row after which a run that is not continuous gives up.
 pub(super) const ATTEMPTS_MAX: u32 = 8;
 /// Furthest that a stored stamp with a zone of its own can be from the same stamp in UTC.
-const OFFSET_MS_MAX: i64 = 14 * 60 * 60 * 1_000;
+pub(super) const OFFSET_MS_MAX: i64 = 14 * 60 * 60 * 1_000;
 
 /// The poll of one stream of records.
 pub(super) struct Poll {

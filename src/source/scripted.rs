@@ -196,6 +196,7 @@ impl Stage {
                 Event::Census { known, gone, is_withheld, .. } => {
                     censuses.push((known, gone, is_withheld));
                 }
+                Event::CensusFailed { error, .. } => troubles.push((error, Duration::ZERO)),
                 Event::Locations { .. } | Event::Labels { .. } => {}
                 Event::Ended { .. } => panic!("a poll does not say that it ended"),
             }
@@ -727,7 +728,7 @@ async fn a_started_source_ends_when_it_is_told_to() {
             Event::CaughtUp { .. } => stop.send(true).unwrap(),
             Event::Ended { result, .. } => assert!(result.is_ok()),
             Event::Trouble { error, .. } => panic!("{error}"),
-            Event::Census { .. } => panic!("none is due"),
+            Event::Census { .. } | Event::CensusFailed { .. } => panic!("none is due"),
             Event::Locations { .. } | Event::Labels { .. } => {}
         }
     }

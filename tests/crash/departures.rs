@@ -146,7 +146,10 @@ fn a_record_that_was_out_of_sight_comes_back_with_all_it_counts() {
     program.once(0);
     assert_same_tables(&program.tables(), &tables);
     program.assert_true_to_state();
-    // Nothing of the tombstones that they left keeps them from staying.
+    // Nothing of the tombstones that they left keeps them from staying, whatever is restored.
+    assert_eq!(rows_of(&program, "tonle_erased"), 0);
+    let kept = fs::read_to_string(program.state().join("erased")).unwrap();
+    assert_eq!(kept.lines().count(), 2, "{kept}");
     program.once(0);
     fs::remove_dir_all(program.state()).unwrap();
     program.once(0);

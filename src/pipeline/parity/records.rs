@@ -100,6 +100,7 @@ pub(super) async fn read(config: &Config, settings: &Settings) -> Result<Held> {
             Event::Labels { .. }
             | Event::CaughtUp { .. }
             | Event::Census { .. }
+            | Event::CensusFailed { .. }
             | Event::Trouble { .. } => {}
         }
     }

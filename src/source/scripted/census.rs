@@ -92,12 +92,15 @@ async fn records_that_both_lists_lack_are_gone() {
 
 #[tokio::test]
 async fn one_list_that_hides_records_lets_nobody_go() {
-    for hidden in [is_by_creation, is_whole] {
+    let twists: [(fn(&Call) -> bool, bool); 2] = [(is_by_creation, false), (is_whole, true)];
+    for (hidden, is_withheld) in twists {
         let mut stage = loaded(|_| {}, move |call: &Call| hidden(call).then(empty_page)).await;
         let deleted = delete_every(&stage, 100);
         let outcome = stage.run().await;
         assert!(outcome.troubles.is_empty(), "{}", outcome.trouble());
-        assert_eq!(outcome.censuses, [(240, deleted, false)], "only those that are gone");
+        assert_eq!(outcome.censuses, [(240, deleted, is_withheld)], "only those that are gone");
+        let expected = if is_withheld { 0 } else { deleted };
+        assert_eq!(changes(&outcome).0.len() as u64, expected);
     }
 }
 
@@ -137,6 +140,60 @@ async fn a_list_that_cannot_be_right_ends_the_census_and_nothing_else() {
         assert!(trouble.contains(words) && trouble.contains("taking a census"), "{trouble}");
         assert!(!trouble.contains("hush"), "{trouble}");
     }
+}
+
+#[tokio::test]
+async fn an_error_that_looks_like_the_end_of_both_lists_lets_nobody_go() {
+    // As a server answers whose database fails for a moment: 200, and nothing there.
+    for after in 0..6 {
+        let mut lists = 0;
+        let lying = move |call: &Call| {
+            lists += usize::from(is_by_creation(call) || is_whole(call));
+            (lists > after && lists <= after + 3 && (is_by_creation(call) || is_whole(call)))
+                .then(empty_page)
+        };
+        let mut stage = loaded(|_| {}, lying).await;
+        let deleted = delete_every(&stage, 100);
+        let outcome = stage.run().await;
+        assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+        let gone = changes(&outcome).0.len() as u64;
+        let is_withheld = outcome.censuses.iter().any(|(_, _, is_withheld)| *is_withheld);
+        let is_noticed = is_withheld || !outcome.troubles.is_empty();
+        assert!(gone == deleted || gone == 0 && is_noticed, "{after}: {gone}");
+    }
+    let all_lie = |call: &Call| (is_by_creation(call) || is_whole(call)).then(empty_page);
+    let mut stage = stage_of_few(all_lie).await;
+    stage.world.lock().unwrap().cases.pop();
+    let outcome = stage.run().await;
+    assert_eq!(outcome.censuses, [(12, 12, true)]);
+    assert!(outcome.batches.is_empty());
+    // And one that has lost all, which a person has to believe.
+    let mut stage = stage_of_few(honest).await;
+    stage.world.lock().unwrap().cases.clear();
+    let outcome = stage.run().await;
+    assert!(changes(&outcome).0.is_empty());
+    assert!(outcome.censuses.is_empty() || outcome.censuses == [(12, 12, true)]);
+}
+
+async fn stage_of_few(twist: impl FnMut(&Call) -> Option<Response> + Send + 'static) -> Stage {
+    let mut stage = stage((0..12).map(created).collect(), twist).await;
+    stage.run().await;
+    let settings = stage.settings.clone();
+    stage.poll.as_mut().unwrap().census = Census::new(&settings);
+    stage
+}
+
+#[tokio::test]
+async fn a_record_that_only_the_list_without_a_filter_shows_is_read() {
+    let mut stage = loaded(|_| {}, honest).await;
+    let mut odd = created(998);
+    odd["last_updated_at"] = json!("2024-05-05T05:05:05.000Z");
+    odd["created_at"] = json!("1969-05-05T05:05:05.000Z");
+    stage.world.lock().unwrap().cases.push(odd);
+    delete_every(&stage, 100);
+    let outcome = stage.run().await;
+    let (gone, there) = changes(&outcome);
+    assert_eq!((gone.len(), there.len()), (2, 1), "{}", outcome.trouble());
 }
 
 #[tokio::test]
