@@ -11,7 +11,7 @@ use crate::indicator::schema_of;
 use crate::model::{Case, Code, Domain, Epoch, FieldType, Schema, Slot, Subform};
 use crate::sink::look::Look;
 use crate::source::{self, Erased};
-use crate::state::{Agreement, Restored, SnapshotContent, State};
+use crate::state::{Agreement, Restored, SnapshotContent, SnapshotWritten, State};
 
 const DOING: &str = "compacting the state";
 const ADVICE: &str = "run `tonle run --once` first";
@@ -71,13 +71,16 @@ pub async fn compact(config: &Config) -> Result<Compacted> {
     let terms_emptied = empty_unused(&mut restored, &schema);
     let (epoch, records) = (restored.base, restored.records.len());
     state.compact(SnapshotContent::from(restored))?;
+    let bytes = snapshot_end(&mut state).await?.bytes;
+    Ok(Compacted { epoch, bytes, records, terms_emptied })
+}
+
+/// Waits for the snapshot that is being written.
+pub(super) async fn snapshot_end(state: &mut State) -> Result<SnapshotWritten> {
     loop {
         match state.snapshot_finished() {
             None => tokio::time::sleep(LOOK_INTERVAL).await,
-            Some(written) => {
-                let bytes = written?.bytes;
-                return Ok(Compacted { epoch, bytes, records, terms_emptied });
-            }
+            Some(outcome) => return outcome,
         }
     }
 }

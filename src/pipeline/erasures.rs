@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant as Stopwatch};
 
+use super::compact::snapshot_end;
 use super::{Debt, Meta, Pipeline};
 use crate::crash::{self, Step};
 use crate::error::{Kind, Result};
@@ -37,10 +38,10 @@ pub(super) struct Erasing {
     held: Vec<(Code, RecordKey)>,
     /// Of records that are gone from their server, with the next epoch.
     departed: Vec<Tombstone>,
+    /// The same that the state keeps and the tables were not told yet.
+    untold: Vec<Tombstone>,
     /// Of records that were gone and are there again.
     returned: Vec<Tombstone>,
-    /// Of those, what the tables were not told yet.
-    untold: Vec<Tombstone>,
     /// Whether the tables may have lost tombstones, because they did not agree with the state.
     pub(super) restored: bool,
     looked: Option<Stopwatch>,
@@ -87,8 +88,8 @@ impl Erasing {
             compacting: None,
             held: Vec::new(),
             departed: Vec::new(),
-            returned: Vec::new(),
             untold: Vec::new(),
+            returned: Vec::new(),
             restored: false,
             looked: None,
             failed: None,
@@ -361,15 +362,10 @@ impl Pipeline<'_> {
     }
 
     async fn wait_for_snapshot(&mut self) -> Result<()> {
-        const PAUSE: Duration = Duration::from_millis(20);
-        while self.state.is_writing_snapshot() {
-            match self.state.snapshot_finished() {
-                None => tokio::time::sleep(PAUSE).await,
-                Some(outcome) => {
-                    self.snapshot_ended(outcome.is_ok()).await?;
-                    outcome?;
-                }
-            }
+        if self.state.is_writing_snapshot() {
+            let outcome = snapshot_end(&mut self.state).await;
+            self.snapshot_ended(outcome.is_ok()).await?;
+            outcome?;
         }
         Ok(())
     }

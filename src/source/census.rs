@@ -28,7 +28,7 @@ use crate::model::{Batch, RecordChange, RecordKey};
 
 /// Longest time until the number of records is compared with that of those known, which costs one request.
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(10 * 60);
-/// How often the list without a filter is begun anew because it was not whole.
+/// How often a list is begun anew because it was not whole, before the census is given up.
 const ROUNDS_MAX: u32 = 3;
 /// So many records may leave at once whatever their share is.
 const GONE_FEW: usize = 20;
@@ -70,12 +70,11 @@ impl Listing {
         Self { unseen, list, met: HashSet::new(), totals: None, rounds: 0 }
     }
 
-    /// Begins the list without a filter anew; false when that was done too often.
-    fn begin_again(&mut self) -> bool {
-        (self.list, self.totals) = (List::Whole { page: 1 }, None);
+    /// Begins a list anew that was not whole.
+    fn begin_again(&mut self, list: List) {
+        (self.list, self.totals) = (list, None);
         self.met.clear();
         self.rounds += 1;
-        self.rounds < ROUNDS_MAX
     }
 }
 
@@ -130,16 +129,10 @@ impl Poll {
         let due = Clock::now() + self.poll_interval;
         loop {
             match self.list_on().await {
-                Ok(()) => self.census.failures = 0,
+                Ok(true) => self.census.failures = 0,
+                Ok(false) => return Ok(false),
                 Err(Stumble::Halt(halt)) => return Err(halt),
                 Err(Stumble::Failure(failure)) => return self.stumbled(failure).await,
-            }
-            if let Some(Listing { list: List::Ended, .. }) = &self.census.under_way {
-                return match self.end_census().await {
-                    Ok(()) => Ok(false),
-                    Err(Stumble::Halt(halt)) => Err(halt),
-                    Err(Stumble::Failure(failure)) => self.stumbled(failure).await,
-                };
             }
             if Clock::now() >= due {
                 return Ok(true);
@@ -209,19 +202,22 @@ impl Poll {
         Ok(listing::read(&self.decoder, &reply.body)?)
     }
 
-    /// Reads the next page.
-    async fn list_on(&mut self) -> Result<(), Stumble> {
-        let Some(listing) = &self.census.under_way else { return Ok(()) };
+    /// Reads the next page, or draws the conclusion when there is none; false then.
+    async fn list_on(&mut self) -> Result<bool, Stumble> {
+        let Some(listing) = &self.census.under_way else { return Ok(false) };
         let next = match listing.list {
             List::ByCreation(at) => self.list_by_creation(at).await?,
             List::Whole { page } => self.list_whole(page).await?,
-            List::Ended => List::Ended,
+            List::Ended => {
+                self.end_census().await?;
+                return Ok(false);
+            }
         };
         if let Some(listing) = &mut self.census.under_way {
             let is_over = listing.unseen.is_empty() && !matches!(next, List::ByCreation(_));
             listing.list = if is_over { List::Ended } else { next };
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn list_by_creation(&mut self, at: Position) -> Result<List, Stumble> {
@@ -238,10 +234,10 @@ impl Poll {
             let read = u64::from(at.page - 1) * per + records.len() as u64;
             // The bound is the time of a record: there is one, unless it was deleted in this moment.
             let is_odd = read == 0 && at.lower.0 > 0;
-            return match metadata.total {
-                Some(total) if total == read && !is_odd => Ok(List::Whole { page: 1 }),
-                _ => Err(self.incomplete()),
-            };
+            if metadata.total != Some(read) || is_odd {
+                return Err(self.incomplete(List::ByCreation(Position::default())));
+            }
+            return Ok(List::Whole { page: 1 });
         }
         let seconds = || created().map(whole_second);
         let last = seconds().next_back().ok_or_else(|| {
@@ -284,10 +280,7 @@ impl Poll {
         match (is_whole, is_end) {
             (true, true) => Ok(List::Ended),
             (true, false) => Ok(List::Whole { page: page + 1 }),
-            (false, _) => {
-                listing.begin_again();
-                Err(self.incomplete())
-            }
+            (false, _) => Err(self.incomplete(List::Whole { page: 1 })),
         }
     }
 
@@ -306,7 +299,11 @@ impl Poll {
         Ok(())
     }
 
-    fn incomplete(&self) -> Stumble {
+    /// A list that was not whole begins again.
+    fn incomplete(&mut self, list: List) -> Stumble {
+        if let Some(listing) = &mut self.census.under_way {
+            listing.begin_again(list);
+        }
         self.fault("it listed fewer records than it says there are")
     }
 

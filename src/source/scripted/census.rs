@@ -92,8 +92,8 @@ async fn records_that_both_lists_lack_are_gone() {
 
 #[tokio::test]
 async fn one_list_that_hides_records_lets_nobody_go() {
-    let twists: [(fn(&Call) -> bool, bool); 2] = [(is_by_creation, false), (is_whole, true)];
-    for (hidden, is_withheld) in twists {
+    type IsHidden = fn(&Call) -> bool;
+    for (hidden, is_withheld) in [(is_by_creation as IsHidden, false), (is_whole, true)] {
         let mut stage = loaded(|_| {}, move |call: &Call| hidden(call).then(empty_page)).await;
         let deleted = delete_every(&stage, 100);
         let outcome = stage.run().await;
@@ -181,6 +181,41 @@ async fn stage_of_few(twist: impl FnMut(&Call) -> Option<Response> + Send + 'sta
     let settings = stage.settings.clone();
     stage.poll.as_mut().unwrap().census = Census::new(&settings);
     stage
+}
+
+#[tokio::test]
+async fn a_census_whose_last_question_fails_ends_without_a_conclusion() {
+    let mut counts = 0;
+    let broken = move |call: &Call| {
+        // The look that begins it is answered, as are the polls.
+        let is_count = call.query.get("per").is_some_and(|per| per == "1")
+            && !call.query.contains_key("order_by")
+            && !call.query.contains_key("last_updated_at");
+        counts += usize::from(is_count);
+        (is_count && counts > 1).then(|| status(500, &[]))
+    };
+    let mut stage = loaded(|_| {}, broken).await;
+    delete_every(&stage, 100);
+    let outcome = stage.run().await;
+    assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+    assert!(outcome.censuses.is_empty() && outcome.batches.is_empty());
+    assert!(outcome.trouble().contains("taking a census"), "{}", outcome.trouble());
+}
+
+#[tokio::test]
+async fn a_list_whose_end_is_deleted_meanwhile_is_begun_again() {
+    // The second list by creation that asks from a later second finds nothing, as if its record had just gone.
+    let mut asked = 0;
+    let gone = move |call: &Call| {
+        let is_later = is_by_creation(call) && !call.query["created_at"].starts_with("1970");
+        asked += usize::from(is_later);
+        (is_later && asked == 2).then(empty_page)
+    };
+    let mut stage = loaded(|_| {}, gone).await;
+    let deleted = delete_every(&stage, 100);
+    let outcome = stage.run().await;
+    assert_eq!(outcome.troubles.len(), 1, "{}", outcome.trouble());
+    assert_eq!(outcome.censuses, [(240, deleted, false)]);
 }
 
 #[tokio::test]
