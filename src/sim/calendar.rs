@@ -71,6 +71,12 @@ fn digits(text: &mut String, number: i64, width: u32) {
     }
 }
 
+/// An instant as the `Date` of an HTTP reply.
+pub(super) fn http_date(ms: i64) -> Option<String> {
+    let instant = jiff::Timestamp::from_millisecond(ms).ok()?;
+    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&instant).ok()
+}
+
 /// The day of a text that is exactly `YYYY-MM-DD` and a real date.
 pub(super) fn parse_date(text: &str) -> Option<i64> {
     if !looks_like_date(text) {

@@ -6,10 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::SET_COOKIE;
+use axum::http::header::{DATE, SET_COOKIE};
 use axum::http::{HeaderName, Method, Request, Response};
 use serde_json::{Value, json};
 
+use super::calendar;
 use super::configuration;
 use super::country::Country;
 use super::edits::Editor;
@@ -203,8 +204,13 @@ impl Server {
         if reply.status.as_u16() == 304 {
             self.count(|counts| counts.not_modified += 1);
         }
-        let request_id = self.store().dice.uuid();
-        reply.set(HeaderName::from_static("x-request-id"), &request_id);
+        let mut store = self.store();
+        reply.set(HeaderName::from_static("x-request-id"), &store.dice.uuid());
+        // Of the same clock as the stamps, which a test may have moved on.
+        if let Some(date) = calendar::http_date(store.now_ms()) {
+            reply.set(DATE, &date);
+        }
+        drop(store);
         reply.compress(request.headers())
     }
 
