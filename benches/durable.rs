@@ -1,16 +1,14 @@
-//! What it costs to be durable: the log for each epoch, snapshots, and epochs while one is being written.
+//! What it costs to be durable: the log for each epoch, and snapshots.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tonle::model::{
     Arrival, Case, Domain, Durable, Epoch, EpochInput, Interner, RecordKey, Schema, Secret,
+    SharedMap,
 };
 use tonle::state::{Settings, SnapshotContent, State, StateKey};
 
@@ -26,12 +24,12 @@ const LOOK: Duration = Duration::from_millis(1);
 struct Written {
     state: State,
     epoch: Epoch,
-    records: Vec<(RecordKey, Case)>,
+    records: SharedMap<RecordKey, Case>,
     dictionary: Interner,
 }
 
 impl Written {
-    fn new(settings: &Settings, schema: &Schema, records: Vec<(RecordKey, Case)>) -> Self {
+    fn new(settings: &Settings, schema: &Schema, records: SharedMap<RecordKey, Case>) -> Self {
         let mut state = State::open(settings).expect("the directory is new");
         state.restore(None, schema).expect("there is nothing to restore");
         let dictionary = Interner::default();
@@ -79,8 +77,9 @@ pub(crate) fn measure(editor: &mut Editor) {
             let key = StateKey::from_secret(&Secret::new("0f".repeat(32))).expect("it is a key");
             settings = settings.with_keys(Some(key), Vec::new()).expect("one key");
         }
+        let records = editor.restored.records.iter().cloned().collect();
         let how = if sealed { ", sealed" } else { "" };
-        let mut written = Written::new(&settings, editor.schema(), editor.restored.records.clone());
+        let mut written = Written::new(&settings, editor.schema(), records);
         let mut times = Vec::new();
         for _ in 0..APPENDS {
             let arrival = editor.arrival(1);
@@ -103,23 +102,6 @@ pub(crate) fn measure(editor: &mut Editor) {
             &format!("{floor:.2} s writing and syncing the {megabytes:.0} MB"),
         );
     }
-}
-
-/// Writes snapshots of these records one after the other until told to stop.
-pub(crate) fn keep_writing(editor: &Editor, stop: &Arc<AtomicBool>) -> JoinHandle<usize> {
-    let (schema, records) = (editor.schema().clone(), editor.restored.records.clone());
-    let stop = Arc::clone(stop);
-    std::thread::spawn(move || {
-        let directory = tempfile::tempdir().expect("there is room");
-        let settings = Settings::new(directory.path()).expect("it has a name");
-        let mut written = Written::new(&settings, &schema, records);
-        let mut count = 0;
-        while !stop.load(Ordering::Relaxed) {
-            written.snapshot();
-            count += 1;
-        }
-        count
-    })
 }
 
 /// Times of appending so many bytes to a file and syncing it.

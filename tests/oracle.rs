@@ -10,7 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use tonle::dataflow::oracle::{self, CellName, Tables, World};
 use tonle::dataflow::{Dataflow, Input};
 use tonle::indicator::{CellText, Definition, Naming};
-use tonle::model::{Case, Changes, Day, RecordChange, RecordKey};
+use tonle::model::{
+    Case, Changes, Day, FineCell, Measure, RecordChange, RecordKey, SharedMap, Summed,
+};
 
 use crate::support::histories::{Country, FIRST_DAY, changes, shipped_packs};
 use crate::support::packs::{FORMS, random_pack};
@@ -79,8 +81,16 @@ struct History {
     records: BTreeMap<RecordKey, Case>,
     followed: Followed,
     today: Option<Day>,
+    kept: Option<Kept>,
     /// Told when something differs.
     seed: u64,
+}
+
+/// What a snapshot keeps.
+struct Kept {
+    today: Day,
+    sums: BTreeMap<FineCell, Measure>,
+    records: BTreeMap<RecordKey, Case>,
 }
 
 impl History {
@@ -94,6 +104,7 @@ impl History {
             records: BTreeMap::new(),
             followed: Followed::default(),
             today: None,
+            kept: None,
             seed,
         }
     }
@@ -111,6 +122,56 @@ impl History {
         });
         let changes = changes(&mut self.country, &mut self.rng, most);
         self.advance(ticks, changes);
+        if self.rng.random_bool(0.3) {
+            self.keep();
+        } else if self.rng.random_bool(0.3) {
+            self.restart();
+        }
+    }
+
+    /// As a snapshot does.
+    fn keep(&mut self) {
+        let mut sums: BTreeMap<FineCell, Measure> = BTreeMap::new();
+        let (records, cells) = self.dataflow.held().unwrap();
+        for (cell, more) in cells.iter().flat_map(SharedMap::iter) {
+            let sum = sums.entry(*cell).or_default();
+            sum.numerator += more.numerator;
+            sum.denominator += more.denominator;
+        }
+        sums.retain(|_, sum| !sum.is_empty());
+        assert!(records.into_sorted().eq(self.records.clone()), "seed {}", self.seed);
+        let today = self.dataflow.today().unwrap();
+        self.kept = Some(Kept { today, sums, records: self.records.clone() });
+    }
+
+    /// Another program goes on from what was kept, and from what changed since.
+    fn restart(&mut self) {
+        let Some(Kept { today, sums, records }) = &self.kept else { return };
+        let keys: BTreeSet<_> = records.keys().chain(self.records.keys()).collect();
+        let is_changed = |key: &&RecordKey| records.get(key) != self.records.get(key);
+        let is_named = |key: &&RecordKey| is_changed(key) || key.0.is_multiple_of(7); // changed to and fro
+        let changed = keys.into_iter().filter(is_named);
+        let summed = Summed {
+            basis: self.country.plan.basis(),
+            today: *today,
+            cells: sums.iter().map(|(cell, sum)| (*cell, *sum)).collect(),
+            before: changed.map(|key| (*key, records.get(key).cloned())).collect(),
+        };
+        assert!(summed.cells.iter().all(|sum| self.country.plan.can_sum(sum)));
+        let workers = self.rng.random_range(1..4);
+        self.dataflow = Dataflow::start(Arc::clone(&self.country.plan), workers).unwrap();
+        let records = self.records.clone().into_iter().collect();
+        let changes = self.dataflow.resume(records, self.today.unwrap(), summed).unwrap();
+        self.followed = Followed::default();
+        self.follow(&changes);
+    }
+
+    /// Applies changes and compares everything.
+    fn follow(&mut self, changes: &Changes) {
+        self.followed.apply(&self.country, changes);
+        let expected = recomputed(&self.country, self.today.unwrap(), &self.records);
+        compare(&self.followed.tables.values, &expected.values, self.seed);
+        compare(&self.followed.tables.rows, &expected.rows, self.seed);
     }
 
     /// Another tree is another plan, and everything is told anew.
@@ -118,6 +179,7 @@ impl History {
         self.country.relocate(&mut self.rng);
         self.dataflow = Dataflow::start(Arc::clone(&self.country.plan), self.workers).unwrap();
         self.followed = Followed::default();
+        self.kept = None; // of another plan
         let records = self.records.iter();
         let all = records.map(|(key, case)| RecordChange { key: *key, case: Some(case.clone()) });
         self.advance(self.today, all.collect());
@@ -133,10 +195,7 @@ impl History {
             };
         }
         let changes = self.dataflow.advance(Input { changes, today }).unwrap();
-        self.followed.apply(&self.country, &changes);
-        let expected = recomputed(&self.country, self.today.unwrap(), &self.records);
-        compare(&self.followed.tables.values, &expected.values, self.seed);
-        compare(&self.followed.tables.rows, &expected.rows, self.seed);
+        self.follow(&changes);
         changes.cells.len()
     }
 }

@@ -11,6 +11,7 @@ mod old;
 mod power;
 mod sealed;
 mod shards;
+mod sums;
 mod world;
 
 use std::collections::BTreeMap;
@@ -533,7 +534,7 @@ fn measured(how: fn(Settings) -> Settings) {
     let epoch = Epoch(100);
     let content = SnapshotContent {
         epoch,
-        records: records.clone(),
+        records: records.iter().cloned().collect(),
         cursors: BTreeMap::from([(instance, Cursor::default())]),
         dictionary: dictionary.clone(),
         ..SnapshotContent::default()

@@ -15,6 +15,7 @@ use timely::worker::Worker;
 use crate::dataflow::contribute::{contributions, rows};
 use crate::dataflow::days::figures;
 use crate::dataflow::running::running_totals;
+use crate::dataflow::sums::Total;
 use crate::dataflow::upsert::{Delta, Records, versions};
 use crate::dataflow::worker::Outbox;
 use crate::indicator::{Plan, Summing};
@@ -41,13 +42,14 @@ pub(super) fn build(
     worker: &mut Worker,
     plan: &Arc<Plan>,
     records: &Rc<Records>,
+    total: &Rc<Total>,
     outbox: &Rc<Outbox>,
 ) -> Ends {
     let mut input = InputHandle::new();
     let done = ProbeHandle::new();
     worker.dataflow::<Time, _, _>(|scope| {
         let versions = versions(input.to_stream(scope), plan, records);
-        let contributions = contributions(versions.clone(), plan, outbox);
+        let contributions = contributions(versions.clone(), plan, total, outbox);
         let (steps, contributions) = apart(contributions, plan);
         let totals = counted(contributions).concat(running_totals(steps));
 

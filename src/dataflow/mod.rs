@@ -24,9 +24,13 @@ use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::indicator::Plan;
-use crate::model::{Case, CellChange, Changes, Day, ExtractChange, RecordChange, RecordKey};
+use crate::model::{
+    Case, CellChange, Changes, Day, ExtractChange, FineCell, Measure, RecordChange, RecordKey,
+    SharedMap, Summed,
+};
 
-use worker::{Command, Reply};
+use upsert::Before;
+use worker::{Command, Put, Reply};
 
 /// Most worker threads.
 pub const WORKERS_MAX: usize = 64;
@@ -40,6 +44,9 @@ pub struct Input {
     pub today: Option<Day>,
 }
 
+/// All records, and what each worker has summed up of what they contribute.
+pub type Held = (SharedMap<RecordKey, Case>, Vec<SharedMap<FineCell, Measure>>);
+
 /// A running dataflow.
 pub struct Dataflow {
     plan: Arc<Plan>,
@@ -47,6 +54,7 @@ pub struct Dataflow {
     replies: Receiver<Reply>,
     threads: Option<JoinHandle<()>>,
     time: u32,
+    today: Option<Day>,
 }
 
 impl Dataflow {
@@ -62,7 +70,7 @@ impl Dataflow {
         let (reply, replies) = channel();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let threads = worker::spawn(Arc::clone(&plan), receivers, reply)?;
-        Ok(Self { plan, workers: senders, replies, threads: Some(threads), time: 0 })
+        Ok(Self { plan, workers: senders, replies, threads: Some(threads), time: 0, today: None })
     }
 
     /// Runs one epoch to its end and returns what it changed: sorted, each cell and row once.
@@ -70,6 +78,35 @@ impl Dataflow {
     /// # Errors
     /// A bug, when a worker died.
     pub fn advance(&mut self, input: Input) -> Result<Changes> {
+        self.run(input, None)
+    }
+
+    /// Puts records back whose contributions were summed up before: only those are judged that changed since, and those
+    /// for which the days that passed make a difference. It must be the first epoch; it returns what [`advance`]
+    /// (Self::advance) would have returned for all of the records. They are ascending by key.
+    ///
+    /// # Errors
+    /// A bug, when a worker died.
+    pub fn resume(
+        &mut self,
+        records: Vec<(RecordKey, Case)>,
+        today: Day,
+        summed: Summed,
+    ) -> Result<Changes> {
+        let is_gone = |key: &RecordKey| records.binary_search_by_key(key, |(key, _)| *key).is_err();
+        let gone: Vec<_> = summed
+            .before
+            .iter()
+            .filter(|(key, was)| was.is_some() && is_gone(key))
+            .map(|(key, _)| RecordChange { key: *key, case: None })
+            .collect();
+        let records = records.into_iter();
+        let changes = records.map(|(key, case)| RecordChange { key, case: Some(case) });
+        let changes = changes.chain(gone).collect();
+        self.run(Input { changes, today: Some(today) }, Some(summed))
+    }
+
+    fn run(&mut self, input: Input, summed: Option<Summed>) -> Result<Changes> {
         let count = self.workers.len();
         let mut shares: Vec<Vec<RecordChange>> = vec![Vec::new(); count];
         if count == 1 {
@@ -79,8 +116,11 @@ impl Dataflow {
                 shares[change.key.shard() % count].push(change);
             }
         }
-        for (worker, changes) in self.workers.iter().zip(shares) {
-            let command = Command::Epoch { time: self.time, today: input.today, changes };
+        self.today = input.today.or(self.today);
+        let is_busy: Vec<bool> = shares.iter().map(|share| !share.is_empty()).collect();
+        let puts = puts(summed, &is_busy);
+        for ((worker, changes), put) in self.workers.iter().zip(shares).zip(puts) {
+            let command = Command::Epoch { time: self.time, today: input.today, changes, put };
             worker.send(command).map_err(|_| died())?;
         }
         self.time = self.time.checked_add(1).ok_or_else(|| Error::bug("counting epochs"))?;
@@ -105,23 +145,36 @@ impl Dataflow {
         Ok(gathered)
     }
 
-    /// All records as of the last epoch, in no particular order. Cheap: cases are shared, not copied.
+    /// All records as of the last epoch. Cheap: they are shared, not copied.
     ///
     /// # Errors
     /// A bug, when a worker died.
-    pub fn records(&mut self) -> Result<Vec<(RecordKey, Case)>> {
+    pub fn records(&mut self) -> Result<SharedMap<RecordKey, Case>> {
+        Ok(self.held()?.0)
+    }
+
+    /// The same, and what they contribute to cells, summed up by each worker.
+    ///
+    /// # Errors
+    /// A bug, when a worker died.
+    pub fn held(&mut self) -> Result<Held> {
         for worker in &self.workers {
-            worker.send(Command::Records).map_err(|_| died())?;
+            worker.send(Command::Hold).map_err(|_| died())?;
         }
-        let mut records = Vec::new();
+        let (mut records, mut sums) = (SharedMap::default(), Vec::new());
         for _ in 0..self.workers.len() {
-            match self.replies.recv().map_err(|_| died())? {
-                Reply::Records(part) if records.is_empty() => records = part,
-                Reply::Records(part) => records.extend(part),
-                Reply::Done(_) => return Err(died()),
-            }
+            let Reply::Held(part, cells) = self.replies.recv().map_err(|_| died())? else {
+                return Err(died());
+            };
+            records.absorb(part);
+            sums.push(cells);
         }
-        Ok(records)
+        Ok((records, sums))
+    }
+
+    /// The last clock tick.
+    pub fn today(&self) -> Option<Day> {
+        self.today
     }
 }
 
@@ -138,6 +191,26 @@ impl Drop for Dataflow {
 fn died() -> Error {
     Error::bug("waiting for the dataflow: a worker thread ended")
         .advise("restart; please report it")
+}
+
+/// What was summed up before, parted among the workers: records as they are, sums in any way among those that have
+/// records, for with them the sums enter the graph.
+fn puts(summed: Option<Summed>, is_busy: &[bool]) -> Vec<Option<Put>> {
+    let count = is_busy.len();
+    let Some(Summed { today, cells, before, .. }) = summed else {
+        return (0..count).map(|_| None).collect();
+    };
+    let mut puts: Vec<_> = (0..count)
+        .map(|_| Put { cells: Vec::new(), before: Before { today, records: Default::default() } })
+        .collect();
+    let busy = (0..count).filter(|worker| is_busy[*worker]).cycle();
+    for (worker, sum) in busy.zip(cells) {
+        puts[worker].cells.push(sum);
+    }
+    for (key, case) in before {
+        puts[key.shard() % count].before.records.insert(key, case);
+    }
+    puts.into_iter().map(Some).collect()
 }
 
 /// One change for each cell from its retraction and its addition.

@@ -5,11 +5,13 @@
 //! family: the sums of one are small enough to stay near the processor. When the epoch is over, each finest cell is
 //! rolled up once, however many cases it sums up.
 
+use std::cell::RefCell;
+
 use differential_dataflow::difference::Semigroup;
 use hashbrown::HashMap;
 
 use crate::indicator::Plan;
-use crate::model::{FineCell, Measure};
+use crate::model::{FineCell, Measure, SharedMap, Sum};
 
 /// Contributions that are gathered before they are added up. About 10 MB.
 const GATHERED_MAX: usize = 1 << 19;
@@ -21,7 +23,7 @@ type Contribution = (FineCell, Measure);
 
 /// The sums of one epoch.
 #[derive(Default)]
-pub(super) struct Sums {
+pub(super) struct EpochSums {
     families: Vec<Family>,
     gathered: usize,
     summed: usize,
@@ -35,7 +37,7 @@ struct Family {
 
 type Cells = HashMap<FineCell, Measure, foldhash::fast::FixedState>;
 
-impl Sums {
+impl EpochSums {
     /// Takes what one case contributes.
     pub(super) fn extend(&mut self, contributions: impl Iterator<Item = Contribution>) {
         for contribution in contributions {
@@ -87,4 +89,39 @@ fn rolled_up(finest: Cells, plan: &Plan) -> Cells {
         plan.roll_up(fine, |cell| cells.entry(cell).or_default().plus_equals(&sum));
     }
     cells
+}
+
+/// What all records of one worker contribute, summed up since there are any: for snapshots, so that a start need not
+/// judge every record anew.
+#[derive(Default)]
+pub(super) struct Total {
+    cells: RefCell<SharedMap<FineCell, Measure>>,
+    /// What was put back and not handed on to the graph yet.
+    put: RefCell<Vec<Sum>>,
+}
+
+impl Total {
+    /// All sums.
+    pub(super) fn all(&self) -> SharedMap<FineCell, Measure> {
+        self.cells.borrow().clone()
+    }
+
+    /// Adds to one sum.
+    pub(super) fn add(&self, (cell, more): Sum) {
+        self.cells.borrow_mut().alter(cell, |sum| {
+            sum.plus_equals(&more);
+            !sum.is_empty()
+        });
+    }
+
+    /// Puts sums back.
+    pub(super) fn put(&self, sums: Vec<Sum>) {
+        sums.iter().for_each(|sum| self.add(*sum));
+        *self.put.borrow_mut() = sums;
+    }
+
+    /// What was put back, once.
+    pub(super) fn take_put(&self) -> Vec<Sum> {
+        self.put.take()
+    }
 }

@@ -13,7 +13,7 @@ use timely::dataflow::operators::Operator;
 
 use crate::dataflow::graph::Time;
 use crate::indicator::Plan;
-use crate::model::{Case, Code, Day, RecordKey, Tally};
+use crate::model::{Case, Code, Day, RecordKey, SharedMap, Tally};
 
 /// What enters the graph. Of one epoch a tick comes first.
 #[derive(Clone, Debug)]
@@ -33,23 +33,53 @@ pub(super) struct Version {
     pub(super) key: RecordKey,
     pub(super) old: Option<Dated>,
     pub(super) new: Option<Dated>,
+    /// As what it was summed up before the program started, while it is put back.
+    pub(super) summed: Option<Dated>,
 }
 
-/// Key hashes are MAC bytes already: hashing them again would only cost time.
-type RecordMap = HashMap<RecordKey, Case, foldhash::fast::FixedState>;
+impl Version {
+    /// What of the record is in the sums.
+    pub(super) fn before(&self) -> Option<&Dated> {
+        self.summed.as_ref().or(self.old.as_ref())
+    }
+}
+
+/// What was summed up of the records that are put back: each as it is now, but for some.
+pub(super) struct Before {
+    pub(super) today: Day,
+    pub(super) records: HashMap<RecordKey, Option<Case>, foldhash::fast::FixedState>,
+}
+
+impl Before {
+    fn of(&mut self, key: RecordKey, now: Option<&Case>) -> Option<Dated> {
+        let before = self.records.remove(&key).unwrap_or_else(|| now.cloned());
+        before.map(|case| (case, self.today))
+    }
+}
 
 /// The records of one worker.
 #[derive(Default)]
 pub(super) struct Records {
-    map: RefCell<RecordMap>,
+    map: RefCell<SharedMap<RecordKey, Case>>,
+    before: RefCell<Option<Before>>,
     tally: Counter<Tally>,
     held: RefCell<BTreeMap<Code, i64>>,
 }
 
 impl Records {
-    /// All records, sharing their cases.
-    pub(super) fn all(&self) -> Vec<(RecordKey, Case)> {
-        self.map.borrow().iter().map(|(key, case)| (*key, case.clone())).collect()
+    /// All records.
+    pub(super) fn all(&self) -> SharedMap<RecordKey, Case> {
+        self.map.borrow().clone()
+    }
+
+    /// The next records are put back: this is what was summed up of them.
+    pub(super) fn put(&self, before: Before) {
+        *self.before.borrow_mut() = Some(before);
+    }
+
+    /// All of them are.
+    pub(super) fn put_ended(&self) {
+        self.before.take();
     }
 
     /// What happened since it was last asked.
@@ -60,11 +90,6 @@ impl Records {
     /// By how much the number of records grew since it was last asked.
     pub(super) fn take_held(&self) -> BTreeMap<Code, i64> {
         self.held.take()
-    }
-
-    /// Room for more records, so that a first load does not grow the map step by step.
-    pub(super) fn reserve(&self, additional: usize) {
-        self.map.borrow_mut().reserve(additional);
     }
 
     fn count(&self, old: Option<&Case>, new: Option<&Case>, is_disabled: impl Fn(&Case) -> bool) {
@@ -101,6 +126,7 @@ pub(super) fn versions<'scope>(
             input.for_each(|capability, deltas| {
                 let mut session = output.session(&capability);
                 let mut map = records.map.borrow_mut();
+                let mut before = records.before.borrow_mut();
                 for delta in deltas.drain(..) {
                     match delta {
                         Delta::Tick(day) => {
@@ -113,7 +139,7 @@ pub(super) fn versions<'scope>(
                                 if !plan.sleeps_through(case, from, to) {
                                     let old = Some((case.clone(), before));
                                     let new = Some((case.clone(), day));
-                                    session.give(Version { key: *key, old, new });
+                                    session.give(Version { key: *key, old, new, summed: None });
                                 }
                             }
                         }
@@ -124,10 +150,12 @@ pub(super) fn versions<'scope>(
                                 None => map.remove(&key),
                             };
                             records.count(old.as_ref(), case.as_ref(), |c| plan.is_disabled(c));
-                            if old != case {
+                            let summed =
+                                before.as_mut().and_then(|before| before.of(key, case.as_ref()));
+                            if old != case || summed.is_some() {
                                 let dated = |case: Case| (case, today);
                                 let (old, new) = (old.map(dated), case.map(dated));
-                                session.give(Version { key, old, new });
+                                session.give(Version { key, old, new, summed });
                             }
                         }
                     }

@@ -12,10 +12,14 @@ use timely::{Config, WorkerConfig};
 
 use crate::dataflow::graph::{Ends, build};
 use crate::dataflow::reasons::Notes;
-use crate::dataflow::upsert::{Delta, Records, Version};
+use crate::dataflow::sums::Total;
+use crate::dataflow::upsert::{Before, Delta, Records, Version};
 use crate::error::{Error, Result};
 use crate::indicator::{CodedRow, Plan};
-use crate::model::{Case, Cell, Code, Day, Figure, FineCell, RecordChange, RecordKey, Tally};
+use crate::model::{
+    Case, Cell, Code, Day, Figure, FineCell, Measure, RecordChange, RecordKey, SharedMap, Sum,
+    Tally,
+};
 
 /// Records that enter the graph between two steps: few, so that a first load does not pile up in front of it.
 const RECORDS_PER_STEP: usize = 32_768;
@@ -28,17 +32,23 @@ pub(super) type RowUpdate = (CodedRow, isize);
 /// What a worker is asked.
 pub(super) enum Command {
     /// Run this epoch.
-    Epoch { time: u32, today: Option<Day>, changes: Vec<RecordChange> },
-    /// Hand over all records.
-    Records,
+    Epoch { time: u32, today: Option<Day>, changes: Vec<RecordChange>, put: Option<Put> },
+    /// Hand over all records and sums.
+    Hold,
+}
+
+/// What was summed up of the records of an epoch before.
+pub(super) struct Put {
+    pub(super) cells: Vec<Sum>,
+    pub(super) before: Before,
 }
 
 /// What a worker answers.
 pub(super) enum Reply {
     /// What the epoch changed.
     Done(Part),
-    /// All its records.
-    Records(Vec<(RecordKey, Case)>),
+    /// All its records, and what they add up to.
+    Held(SharedMap<RecordKey, Case>, SharedMap<FineCell, Measure>),
 }
 
 /// One worker's part of what an epoch changed.
@@ -114,13 +124,18 @@ fn serve(
 ) {
     let records = Rc::new(Records::default());
     let outbox = Rc::new(Outbox::default());
-    let mut ends = build(worker, plan, &records, &outbox);
+    let total = Rc::new(Total::default());
+    let mut ends = build(worker, plan, &records, &total, &outbox);
     while let Ok(command) = commands.recv() {
         let answer = match command {
-            Command::Records => Reply::Records(records.all()),
-            Command::Epoch { time, today, changes } => {
-                records.reserve(changes.len().saturating_sub(RECORDS_PER_STEP));
+            Command::Hold => Reply::Held(records.all(), total.all()),
+            Command::Epoch { time, today, changes, put } => {
+                if let Some(Put { cells, before }) = put {
+                    total.put(cells);
+                    records.put(before);
+                }
                 run(worker, &mut ends, time, today, changes);
+                records.put_ended();
                 Reply::Done(Part {
                     cells: outbox.cells.take(),
                     rows: outbox.rows.take(),

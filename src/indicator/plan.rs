@@ -17,8 +17,8 @@ use crate::indicator::table::{Family, Table};
 use crate::indicator::value::ValuePlan;
 use crate::indicator::{Catalog, Definition, Fingerprint, InstanceDefinition, Path};
 use crate::model::{
-    Case, Code, Day, Dictionary, Domain, Field, FieldType, LocationTree, RowField, Schema, Slot,
-    Subform,
+    Basis, Case, Code, Day, Dictionary, Domain, Field, FieldType, LocationTree, RowField, Schema,
+    Slot, Subform,
 };
 
 /// Everything the dataflow and the sink need to know of a pack. Immutable; a changed pack, tree or list of
@@ -156,6 +156,14 @@ impl Plan {
             places: hash(format_args!("{:?}", places.collect::<Vec<_>>())),
             agencies: hash(format_args!("{:?}", agencies.collect::<Vec<_>>())),
         }
+    }
+
+    /// What decides the contributions of a record besides the record and the day.
+    pub fn basis(&self) -> Basis {
+        let Fingerprint { packs, instances, places, agencies } = self.catalog.fingerprint;
+        // Another program may judge differently.
+        let sources = env!("TONLE_SOURCES").parse().expect("the build makes it a number");
+        Basis([sources, packs, instances, places, agencies])
     }
 
     /// The pack as meant.

@@ -18,10 +18,13 @@ use crate::indicator::dimension::OriginPlan;
 use crate::indicator::part::SummaryPlan;
 use crate::indicator::resolve::too_large;
 use crate::indicator::{IndicatorDefinition, Plan, Written};
-use crate::model::{Cell, DIMENSION_BITS, FineCell, Measure, Period, TABLES_MAX};
+use crate::model::{Cell, DIMENSION_BITS, FineCell, Measure, Period, Sum, TABLES_MAX};
 
 /// Most cells that a table may have for each period: more is read by nobody, and kept and written all the same.
 const TABLE_CELLS_MAX: u64 = 1_000_000;
+
+/// Greatest sum that one cell can have: what is added to it on the way to a total does not overflow then.
+const SUM_MAX: u32 = 1 << 30;
 
 /// The detail of a finest cell of a share that stands for its whole, that is for every value that shares it. What
 /// counts for one value has no detail.
@@ -269,6 +272,15 @@ impl Plan {
         let start = period.start().filter(|_| nested.first() == Some(&period.period_type()));
         let coarser = nested.iter().skip(1).filter_map(move |of| Some(Period::of(*of, start?)));
         coarser.filter(|period| self.is_published(*period))
+    }
+
+    /// Whether this can be the sum of a cell that contributions were rolled up into.
+    pub fn can_sum(&self, (fine, sum): &Sum) -> bool {
+        let cell = fine.cell();
+        usize::from(cell.table()) < self.tables.len()
+            // Details of days are one more than the days.
+            && (fine.detail() > 0 || !self.summing(cell).is_days())
+            && sum.numerator.unsigned_abs().max(sum.denominator.unsigned_abs()) <= SUM_MAX
     }
 
     /// What is made of the totals of the table that a rolled-up cell belongs to.

@@ -18,6 +18,8 @@ mod period;
 mod period_text;
 mod schema;
 mod secret;
+mod shared;
+mod sums;
 
 pub use batch::{Arrival, Batch, EpochInput, RecordChange, Refusal};
 pub use case::{CASE_WORDS_MAX, Case, CaseBuilder};
@@ -35,3 +37,5 @@ pub use schema::{
     Watched,
 };
 pub use secret::{SECRET_BYTES_MAX, Secret};
+pub use shared::{Parted, SharedMap};
+pub use sums::{Basis, Sum, Summed, Sums};

@@ -135,6 +135,9 @@ impl Erasing {
             }
             !leaves || is_shown
         });
+        if found && !is_shown {
+            restored.sums = None; // what left is in them
+        }
         found
     }
 
@@ -269,7 +272,7 @@ impl Pipeline<'_> {
         let erased = self.erasing.erased.clone();
         self.standing.forget(|key| erased.is_erased(key));
         let records = self.dataflow.records()?;
-        let found = records.iter().filter(|(key, _)| erased.is_erased(*key));
+        let found = records.iter().filter(|(key, _)| erased.is_erased(**key));
         self.erasing.held = found.map(|(key, case)| (case.instance(), *key)).collect();
         Ok(())
     }

@@ -37,7 +37,9 @@ use crate::crash::{self, Step};
 use crate::dataflow::{Dataflow, Input};
 use crate::error::Result;
 use crate::indicator::Plan;
-use crate::model::{Changes, Code, Day, Epoch, EpochInput, Instant, Interner, Logged, Reason};
+use crate::model::{
+    Changes, Code, Day, Epoch, EpochInput, Instant, Interner, Logged, Reason, Sums,
+};
 use crate::report::{self, Event, Metrics};
 use crate::sink::{EpochMeta, RowCounts, RunId, Sink};
 use crate::source;
@@ -283,7 +285,7 @@ impl Pipeline<'_> {
         let records = self.dataflow.records()?;
         let tally = standing::tally_of(&records, &visible.changes);
         // Of two versions of one record the later holds.
-        let mut changes = standing::as_changes(records);
+        let mut changes = standing::as_changes(records.into_sorted());
         changes.extend(visible.changes);
         (self.options.observe)(&Progress::Computing { records: changes.len() as u64 });
         self.plan = compile(&self.config, &self.standing.tree(), &self.interner)?;
@@ -300,8 +302,11 @@ impl Pipeline<'_> {
         self.reconcile(logged, meta, &complete, debt, watch).await
     }
 
-    /// What is due now and then: a snapshot, the status rows.
-    async fn keep_house(&mut self) -> Result<()> {
+    /// What is due now and then: a snapshot, the status rows. [`run`](Self::run) calls it; a benchmark does by itself.
+    ///
+    /// # Errors
+    /// Whatever cannot be mended by trying again.
+    pub async fn keep_house(&mut self) -> Result<()> {
         self.options.metrics.turned();
         self.describe().await;
         if let Some(outcome) = self.state.snapshot_finished() {
@@ -331,19 +336,35 @@ impl Pipeline<'_> {
     /// Asked after each epoch, for a snapshot is of a commit: an epoch behind it that brought nothing to write has
     /// moved the cursors on, and there may be one whenever the loop keeps house.
     fn begin_snapshot_if_due(&mut self) -> Result<()> {
+        if self.state.wants_snapshot() && !self.erasing.rests() {
+            self.begin_snapshot()?;
+        }
+        Ok(())
+    }
+
+    /// Begins a snapshot of the last epoch, whether it pays or not; false when the tables do not show that epoch, or
+    /// while another one is being written.
+    ///
+    /// # Errors
+    /// When the log cannot be ended, or a worker died.
+    pub fn begin_snapshot(&mut self) -> Result<bool> {
         let is_level = self.owed.is_none() && self.committed == self.epoch;
-        let is_busy = self.state.is_writing_snapshot() || self.erasing.rests();
-        if !is_level || is_busy || !self.state.wants_snapshot() {
-            return Ok(());
+        if !is_level || self.state.is_writing_snapshot() {
+            return Ok(false);
         }
         let content = self.snapshot_content()?;
-        self.state.snapshot(content)
+        self.state.snapshot(content)?;
+        Ok(true)
     }
 
     fn snapshot_content(&mut self) -> Result<SnapshotContent> {
+        let (records, cells) = self.dataflow.held()?;
+        let basis = self.plan.basis();
+        let sums = self.dataflow.today().map(|today| Sums { basis, today, cells });
         Ok(SnapshotContent {
             epoch: self.committed,
-            records: self.dataflow.records()?,
+            records,
+            sums,
             deferred: self.standing.deferred().clone(),
             cursors: self.standing.cursors().clone(),
             today: self.standing.today(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dataflow::Input;
 use crate::model::{
     Arrival, Backfill, Case, Code, Cursor, Day, EpochInput, Location, LocationTree, RecordChange,
-    RecordKey, Tally,
+    RecordKey, SharedMap, Tally,
 };
 use crate::state::Restored;
 
@@ -224,10 +224,10 @@ fn counts_of(records: &[(RecordKey, Case)]) -> BTreeMap<Code, u64> {
 }
 
 /// What these changes do to these records.
-pub(super) fn tally_of(records: &[(RecordKey, Case)], changes: &[RecordChange]) -> Tally {
+pub(super) fn tally_of(records: &SharedMap<RecordKey, Case>, changes: &[RecordChange]) -> Tally {
     let changed: BTreeSet<RecordKey> = changes.iter().map(|change| change.key).collect();
-    let keys = records.iter().map(|(key, _)| *key);
-    let mut known: BTreeSet<RecordKey> = keys.filter(|key| changed.contains(key)).collect();
+    let keys = changed.iter().copied();
+    let mut known: BTreeSet<RecordKey> = keys.filter(|key| records.has(key)).collect();
     let mut tally = Tally::default();
     for change in changes {
         match &change.case {
@@ -240,6 +240,8 @@ pub(super) fn tally_of(records: &[(RecordKey, Case)], changes: &[RecordChange]) 
 }
 
 /// Records as the changes that make them.
-pub(super) fn as_changes(records: Vec<(RecordKey, Case)>) -> Vec<RecordChange> {
+pub(super) fn as_changes(
+    records: impl IntoIterator<Item = (RecordKey, Case)>,
+) -> Vec<RecordChange> {
     records.into_iter().map(|(key, case)| RecordChange { key, case: Some(case) }).collect()
 }

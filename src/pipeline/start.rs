@@ -24,7 +24,8 @@ use crate::dataflow::{Dataflow, Input};
 use crate::error::{Error, Result};
 use crate::indicator::{Fingerprint, Plan, schema_of};
 use crate::model::{
-    Changes, Code, Epoch, EpochInput, Interner, LocationTree, Reason, RecordKey, Tally,
+    Case, Changes, Code, Day, Epoch, EpochInput, Interner, LocationTree, Reason, RecordKey, Summed,
+    Tally,
 };
 use crate::report::{self, Event};
 use crate::sink::{Position, RunId, Sink};
@@ -181,15 +182,16 @@ impl<'a> Pipeline<'a> {
 
     /// Computes the records as of the tables, then replays what the tables do not show yet.
     async fn catch_up(&mut self, restored: Restored, watch: Stopwatch) -> Result<()> {
-        let Restored { records, tail, base, agreement, today, warnings, new_fields, .. } = restored;
+        let Restored { records, sums, tail, base, agreement, today, warnings, new_fields, .. } =
+            restored;
         for why in &warnings {
             report::emit(&Event::StateMended { why });
         }
         let record_count = records.len() as u64;
-        let mut complete = Changes::default();
-        if today.is_some() {
+        let (mut complete, mut counted_anew) = (Changes::default(), true);
+        if let Some(today) = today {
             (self.options.observe)(&Progress::Computing { records: record_count });
-            complete = self.dataflow.advance(Input { changes: as_changes(records), today })?;
+            (complete, counted_anew) = self.compute(records, today, sums, &agreement)?;
             complete.recomputed(Tally::default());
         }
         crash::point(Step::BaseComputed);
@@ -197,6 +199,7 @@ impl<'a> Pipeline<'a> {
             epoch: base,
             records: record_count,
             took: watch.elapsed(),
+            counted_anew,
         });
         if let (None, Agreement::Reconcile { why }) = (&self.owed, &agreement) {
             self.owed = Some(Debt::reconcile(why));
@@ -241,6 +244,33 @@ impl<'a> Pipeline<'a> {
         let held = self.standing.record_count();
         self.options.metrics.cases_held.store(held, Relaxed);
         Ok(())
+    }
+
+    /// Puts the restored records into the dataflow. What they were summed up to before is believed only where nothing
+    /// says that it may be wrong: whoever compares the tables with the records wants to see them counted. Also whether all
+    /// were.
+    fn compute(
+        &mut self,
+        records: Vec<(RecordKey, Case)>,
+        today: Day,
+        sums: Option<Summed>,
+        agreement: &Agreement,
+    ) -> Result<(Changes, bool)> {
+        let is_plain = self.owed.is_none() && *agreement == Agreement::Agrees;
+        let holds = |sums: &Summed| {
+            sums.basis == self.plan.basis() && sums.cells.iter().all(|sum| self.plan.can_sum(sum))
+        };
+        match sums.filter(holds) {
+            Some(sums) if is_plain => Ok((self.dataflow.resume(records, today, sums)?, false)),
+            sums => {
+                if sums.is_none() {
+                    self.state.lacks_sums();
+                }
+                let changes = as_changes(records);
+                let input = Input { changes, today: Some(today) };
+                Ok((self.dataflow.advance(input)?, true))
+            }
+        }
     }
 
     /// Whether a table is gone or empty that should not be.
@@ -305,8 +335,8 @@ impl<'a> Pipeline<'a> {
     fn fingerprints(&mut self) -> Result<BTreeMap<Code, Vec<(RecordKey, u64)>>> {
         let mut known: BTreeMap<Code, Vec<_>> = BTreeMap::new();
         let schema = self.plan.schema();
-        for (key, case) in self.dataflow.records()? {
-            known.entry(case.instance()).or_default().push((key, case.fingerprint(schema)));
+        for (key, case) in self.dataflow.records()?.iter() {
+            known.entry(case.instance()).or_default().push((*key, case.fingerprint(schema)));
         }
         for (instance, changes) in self.standing.deferred() {
             let newest =

@@ -34,7 +34,7 @@ pub enum Event<'a> {
     /// The program runs: its settings are sound and its state is locked.
     Started { version: &'a str, instances: usize, workers: usize },
     /// The state directory was read and the dataflow holds it again.
-    Restored { epoch: Epoch, records: u64, took: Duration },
+    Restored { epoch: Epoch, records: u64, took: Duration, counted_anew: bool },
     /// Something in the state directory was not as it should be, and is now.
     StateMended { why: &'a str },
     /// A table that is the same for every pack was gone and is there again.
@@ -98,8 +98,8 @@ pub fn emit(event: &Event<'_>) {
         Event::Started { version, instances, workers } => {
             info!(version, instances, workers, "started");
         }
-        Event::Restored { epoch, records, took } => {
-            info!(epoch = epoch.0, records, took_ms = ms(*took), "restored");
+        Event::Restored { epoch, records, took, counted_anew } => {
+            info!(epoch = epoch.0, records, took_ms = ms(*took), counted_anew, "restored");
         }
         Event::Rewound { fields } => info!(fields, "reads everything again for new fields"),
         Event::StateMended { why } => warn!(why, "mended the state"),
@@ -335,7 +335,7 @@ mod tests {
         let (attempt, attempts) = (1, 2);
         vec![
             Event::Started { version: "0.1.0", instances: 2, workers: 1 },
-            Event::Restored { epoch, records, took },
+            Event::Restored { epoch, records, took, counted_anew: true },
             Event::StateMended { why: "the end was cut" },
             Event::Rewound { fields: "age, sex" },
             Event::TableMended { table: "sync_status", is_lost: false },

@@ -12,8 +12,8 @@ use super::frame::{Damage, Frames, Trouble, put_frame};
 use super::seal::{KeyCheck, Keys, Seal, SealHead, StateKey};
 
 /// Version of the format, written into each file. Version 1 is version 2 without backfills; version
-/// 3 has records by shard, a checksum behind the version, and can be sealed.
-pub(super) const VERSION: u32 = 3;
+/// 3 has records by shard, a checksum behind the version, and can be sealed; version 4 may have sums in a snapshot.
+pub(super) const VERSION: u32 = 4;
 
 /// The oldest version that is read.
 const VERSION_OLDEST: u32 = 1;

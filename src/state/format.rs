@@ -13,12 +13,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Arrival, Backfill, Case, Code, Cursor, Day, Entry, Epoch, FieldType, Instant, LEVEL_MAX,
-    Location, RecordChange, RecordKey, RowField, Schema, Subform,
+    Arrival, Backfill, Basis, Case, Code, Cursor, Day, Entry, Epoch, FieldType, Instant, LEVEL_MAX,
+    Location, RecordChange, RecordKey, RowField, Schema, Subform, Sum,
 };
 
 use super::frame::FRAME_BYTES_MAX;
 use super::record::take_records;
+use super::sums::take_sums;
 use super::translation::Translation;
 
 /// The greatest epoch there can be: Postgres counts no further.
@@ -44,6 +45,7 @@ pub(super) const BACKFILL: u8 = 10;
 pub(super) const SEALED: u8 = 11;
 pub(super) const SHARD: u8 = 12;
 pub(super) const COUNTS: u8 = 13;
+pub(super) const SUMS: u8 = 14;
 
 /// Something too large for the format was to be written.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +106,8 @@ pub(super) enum Frame {
     Deferred { instance: Code, changes: Vec<RecordChange> },
     /// Snapshot: records, since version 3 those of one shard, or more of them.
     Records { shard: Option<u8>, records: Vec<(RecordKey, Case)> },
+    /// Snapshot, since version 4: what the records contribute to cells, or more of it.
+    Sums { basis: Basis, today: Day, sums: Vec<Sum> },
     /// Snapshot: how many records there are, by shard that has any.
     Counts(BTreeMap<u8, u64>),
     /// The end of a snapshot: its number of frames before this one, and the checksum of their
@@ -259,6 +263,11 @@ pub(super) fn take_frame(payload: &[u8], translation: &Translation) -> Result<Fr
                 return Err("a record lies in another shard than its own");
             }
             Frame::Records { shard: Some(*shard), records }
+        }
+        SUMS => {
+            let (basis, today) = take(&mut bytes)?;
+            let today = day_of(Some(today))?.unwrap_or(today);
+            Frame::Sums { basis, today, sums: take_sums(std::mem::take(&mut bytes))? }
         }
         COUNTS => Frame::Counts(take(&mut bytes)?),
         FOOTER => {

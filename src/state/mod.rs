@@ -30,6 +30,7 @@ mod segment;
 mod settings;
 mod show;
 mod snapshot;
+mod sums;
 mod translation;
 mod view;
 mod writer;
@@ -130,6 +131,8 @@ struct Writing {
     stale: BTreeSet<String>,
     /// Whether the last snapshot failed: then only a longer log asks for the next one.
     failed: bool,
+    /// Whether the newest snapshot has no sums that hold.
+    lacks_sums: bool,
     /// When the compaction was begun that the snapshot being written is of.
     compacting: Option<u64>,
 }
@@ -244,6 +247,7 @@ impl State {
             background: None,
             stale,
             failed: false,
+            lacks_sums: false,
             compacting: None,
         });
         Ok(restored)
@@ -295,7 +299,8 @@ impl State {
     }
 
     /// Whether a snapshot pays: the log has grown longer than the last one, and than a constant; or
-    /// a file is not sealed as files are now, and two snapshots will have replaced it.
+    /// a file is not sealed as files are now, and two snapshots will have replaced it; or the newest one has no sums
+    /// that hold.
     pub fn wants_snapshot(&self) -> bool {
         let Some(writing) = &self.writing else { return false };
         let newest = writing.newest.map_or(Epoch(0), |newest| newest.epoch);
@@ -306,8 +311,15 @@ impl State {
         writing.background.is_none()
             && writing.committed > newest
             && (log_bytes > snapshot_bytes.max(self.settings.snapshot_log_bytes_min)
-                || (!writing.stale.is_empty() && !writing.failed)
+                || ((!writing.stale.is_empty() || writing.lacks_sums) && !writing.failed)
                 || writing.files.segments.len() > SEGMENTS_MAX)
+    }
+
+    /// Notes that the newest snapshot, if there is one, has no sums that hold.
+    pub fn lacks_sums(&mut self) {
+        if let Some(writing) = &mut self.writing {
+            writing.lacks_sums = writing.newest.is_some();
+        }
     }
 
     /// How many files are not sealed as files are now: sealed with another key, or not at all while
@@ -372,6 +384,7 @@ impl State {
         let finished = outcome.and_then(|bytes| {
             let written = SnapshotWritten { epoch, bytes, took: begun.elapsed() };
             writing.newest = Some(written);
+            writing.lacks_sums = false;
             writing.files.snapshots.retain(|other| *other != epoch);
             writing.files.snapshots.push(epoch);
             writing.stale.remove(&snapshot_name(epoch));

@@ -53,7 +53,7 @@ pub(super) fn put_word(bytes: &mut Vec<u8>, word: u32) {
     }
 }
 
-fn take_word(bytes: &mut &[u8]) -> Option<u32> {
+pub(super) fn take_word(bytes: &mut &[u8]) -> Option<u32> {
     let (first, rest) = bytes.split_first()?;
     match *first {
         word @ 0..=250 => {

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use crate::error::{Error, Kind, Result};
 use crate::model::{
     Case, Code, Cursor, Day, Dictionary, Epoch, EpochInput, Location, RecordChange, RecordKey,
-    Schema,
+    Schema, Summed,
 };
 
 use super::directory::{Directory, Listing, REBUILD, snapshot_name};
@@ -49,6 +49,8 @@ pub struct Restored {
     pub locations: BTreeMap<Code, Vec<Location>>,
     /// All visible records as of `base`, ascending by key, which is also by shard.
     pub records: Vec<(RecordKey, Case)>,
+    /// What the records were summed up to with the snapshot, and which of them changed since.
+    pub sums: Option<Summed>,
     /// Changes as of `base` that wait until their instance is released, in the order they arrived.
     pub deferred: BTreeMap<Code, Vec<RecordChange>>,
     /// The epoch that everything above is as of: the published one when state and tables agree,
@@ -344,6 +346,9 @@ struct Fold {
 impl Fold {
     fn new(mut stored: Stored, base: Option<Epoch>, schema: &Schema) -> Self {
         let cursors = std::mem::take(&mut stored.cursors);
+        if stored.schema.as_ref() != Some(schema) {
+            stored.sums = None; // of other fields
+        }
         Self {
             changed: HashMap::new(),
             cursors,
@@ -420,11 +425,14 @@ impl Fold {
             Agreement::Agrees => self.base.unwrap_or(self.last),
             Agreement::Fresh | Agreement::Reconcile { .. } => self.last,
         };
+        let mut sums = self.stored.sums;
+        let before = sums.as_mut().map(|sums| &mut sums.before);
         let restored = Restored {
             cursors: self.cursors,
             today: self.stored.today,
             locations: self.stored.locations,
-            records: merged(self.stored.records, self.changed),
+            records: merged(self.stored.records, self.changed, before),
+            sums,
             deferred: self.stored.deferred,
             base,
             tail: self.tail,
@@ -447,10 +455,11 @@ impl Fold {
     }
 }
 
-/// Records that are ascending by key, with `changed` put into them.
+/// Records that are ascending by key, with `changed` put into them; those that were there `before` are kept.
 fn merged(
     records: Vec<(RecordKey, Case)>,
     changed: HashMap<RecordKey, Option<Case>>,
+    mut before: Option<&mut Vec<(RecordKey, Option<Case>)>>,
 ) -> Vec<(RecordKey, Case)> {
     if changed.is_empty() {
         return records;
@@ -460,10 +469,13 @@ fn merged(
     let mut all = Vec::with_capacity(records.len() + changed.len());
     let mut records = records.into_iter().peekable();
     for (key, case) in changed {
-        while let Some(record) = records.next_if(|(before, _)| *before < key) {
+        while let Some(record) = records.next_if(|(other, _)| *other < key) {
             all.push(record);
         }
-        records.next_if(|(same, _)| *same == key);
+        let was = records.next_if(|(same, _)| *same == key).map(|(_, case)| case);
+        if let Some(before) = &mut before {
+            before.push((key, was));
+        }
         all.extend(case.map(|case| (key, case)));
     }
     all.extend(records);

@@ -201,6 +201,7 @@ impl Logging {
             Frame::Commit(_)
             | Frame::Deferred { .. }
             | Frame::Records { .. }
+            | Frame::Sums { .. }
             | Frame::Counts(_)
             | Frame::Footer { .. } => {
                 return Err("a frame does not belong into the log");

@@ -9,7 +9,8 @@ use std::io::{BufReader, Read};
 use crate::crash::{self, Step};
 use crate::error::{Error, Result};
 use crate::model::{
-    Case, Code, Cursor, Day, Dictionary, Epoch, Interner, Location, RecordChange, RecordKey, Schema,
+    Basis, Case, Code, Cursor, Day, Dictionary, Epoch, Interner, Location, RecordChange, RecordKey,
+    Schema, SharedMap, Sum, Summed, Sums,
 };
 
 use super::beginning::{self, FileKind};
@@ -22,6 +23,7 @@ use super::record::RECORD_BYTES_MIN;
 use super::recovery::Restored;
 use super::seal::Keys;
 use super::segment::INPUT_BYTES;
+use super::sums;
 use super::translation::Translation;
 use super::writer::Writer;
 
@@ -30,8 +32,10 @@ use super::writer::Writer;
 pub struct SnapshotContent {
     /// The epoch; it must be committed in Postgres.
     pub epoch: Epoch,
-    /// All visible records, each once, in any order.
-    pub records: Vec<(RecordKey, Case)>,
+    /// All visible records.
+    pub records: SharedMap<RecordKey, Case>,
+    /// What they add up to, where that is known.
+    pub sums: Option<Sums>,
     /// Changes that wait until their instance is released, in the order they arrived.
     pub deferred: BTreeMap<Code, Vec<RecordChange>>,
     /// Where each instance was read up to.
@@ -49,7 +53,8 @@ impl From<Restored> for SnapshotContent {
     fn from(restored: Restored) -> Self {
         Self {
             epoch: restored.base,
-            records: restored.records,
+            records: restored.records.into_iter().collect(),
+            sums: None,
             deferred: restored.deferred,
             cursors: restored.cursors,
             today: restored.today,
@@ -72,6 +77,7 @@ pub(super) struct Stored {
     pub(super) today: Option<Day>,
     pub(super) locations: BTreeMap<Code, Vec<Location>>,
     pub(super) dictionary: Dictionary,
+    pub(super) sums: Option<Summed>,
     /// Size of the file.
     pub(super) bytes: u64,
 }
@@ -99,11 +105,9 @@ fn write_as(
     directory: &Directory,
     pipeline: u128,
     schema: &Schema,
-    mut content: SnapshotContent,
+    content: SnapshotContent,
     entry_count: usize,
 ) -> Result<u64> {
-    // By key is by shard, for the shard is the top byte of the key.
-    content.records.sort_unstable_by_key(|(key, _)| *key);
     let mut file = Output { file: directory.create(name)?, bytes: 0, synced: 0 };
     crash::point(Step::SnapshotBegun);
     let large = |large: TooLarge| Error::bug(format!("writing {name}: {} is too large", large.0));
@@ -134,13 +138,27 @@ fn write_as(
         file.take(&mut writer)?;
     }
     let mut counts = BTreeMap::new();
-    for records in content.records.chunk_by(|(a, _), (b, _)| a.shard() == b.shard()) {
-        let shard = records[0].0.shard() as u8;
-        counts.insert(shard, records.len() as u64);
-        let mut rest = records;
+    // By key is by shard, for the shard is the top byte of the key.
+    let mut records = content.records.into_sorted().peekable();
+    while let Some(shard) = records.peek().map(|(key, _)| key.shard()) {
+        let next = || records.next_if(|(key, _)| key.shard() == shard);
+        let of_shard: Vec<_> = std::iter::from_fn(next).collect();
+        let shard = shard as u8;
+        counts.insert(shard, of_shard.len() as u64);
+        let mut rest = &of_shard[..];
         while !rest.is_empty() {
             let taken = writer.shard(shard, rest).map_err(large)?;
             rest = &rest[taken..];
+            file.take(&mut writer)?;
+        }
+    }
+    if let Some(Sums { basis, today, cells }) = content.sums {
+        let joined = sums::joined(cells);
+        let mut rest = &joined[..];
+        let mut is_begun = false; // that there are no sums is to be known as well
+        while !(is_begun && rest.is_empty()) {
+            let taken = writer.sums(basis, today, rest).map_err(large)?;
+            (rest, is_begun) = (&rest[taken..], true);
             file.take(&mut writer)?;
         }
     }
@@ -369,6 +387,7 @@ impl Stored {
             Frame::Deferred { instance, changes } => {
                 self.deferred.entry(instance).or_default().extend(changes);
             }
+            Frame::Sums { basis, today, sums } => self.add_sums(basis, today, sums)?,
             Frame::Records { .. }
             | Frame::Counts(_)
             | Frame::Arrival { .. }
@@ -376,6 +395,20 @@ impl Stored {
             | Frame::Commit(_)
             | Frame::Footer { .. } => return Err("a frame does not belong into a snapshot"),
         }
+        Ok(())
+    }
+
+    fn add_sums(&mut self, basis: Basis, today: Day, sums: Vec<Sum>) -> Result<(), &'static str> {
+        let first = || Summed { basis, today, cells: Vec::new(), before: Vec::new() };
+        let all = self.sums.get_or_insert_with(first);
+        if (all.basis, all.today) != (basis, today) {
+            return Err("sums hold for different days or packs");
+        }
+        let last = all.cells.last().map(|(cell, _)| *cell);
+        if last.zip(sums.first()).is_some_and(|(last, (cell, _))| last >= *cell) {
+            return Err("sums are out of order");
+        }
+        all.cells.extend(sums);
         Ok(())
     }
 }

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    Arrival, Backfill, Case, Code, Day, Entry, Epoch, Instant, Location, RecordChange, RecordKey,
+    Arrival, Backfill, Basis, Case, Code, Day, Entry, Epoch, Instant, Location, RecordChange,
+    RecordKey, Sum,
 };
 
 use super::beginning::{FileKind, begin};
 use super::format::{
     ARRIVAL, ArrivalHead, BACKFILL, COMMIT, COUNTS, DEFERRED, ENTRIES, FOOTER, HEAD, PLACES, SHARD,
-    SegmentHead, SnapshotHead, TURN, TooLarge, put, wire_schema,
+    SUMS, SegmentHead, SnapshotHead, TURN, TooLarge, put, wire_schema,
 };
 use super::frame::{FRAME_BYTES_GOAL, put_frame};
 use super::record::put_records;
 use super::seal::{Seal, StateKey};
+use super::sums::put_sums;
 
 /// Where the sealing of a file stands; nothing when it is not sealed.
 #[derive(Clone, Default)]
@@ -193,6 +195,22 @@ impl Writer {
             taken = put_records(bytes, records.iter().map(|(key, case)| (*key, Some(case))));
         })?;
         taken
+    }
+
+    /// Adds one frame of sums, as many as fit; gives how many.
+    pub(super) fn sums(
+        &mut self,
+        basis: Basis,
+        today: Day,
+        sums: &[Sum],
+    ) -> Result<usize, TooLarge> {
+        let mut taken = 0;
+        self.frame("the sums", |bytes| {
+            bytes.push(SUMS);
+            put(bytes, &(basis, today));
+            taken = put_sums(bytes, sums);
+        })?;
+        Ok(taken)
     }
 
     /// Adds how many records each shard has.

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use tonle::sim::{Fault, Sim};
 
+use super::packs::INDICATOR;
 use super::{Holder, assert_changes_are_a_chain, has_finished_loading, recent, undisturbed};
 use crate::support::program::{Program, assert_same_tables, cases_of_today, primero};
 
@@ -34,6 +35,43 @@ pub(super) fn sent(sims: &[Sim], act: impl FnOnce()) -> u64 {
     let before = count();
     act();
     count() - before
+}
+
+/// A run that writes a snapshot with every epoch; gives what it said.
+fn once_with_snapshots(program: &Program) -> String {
+    let mut command = program.command(&["run", "--once"]);
+    let output = command.env("TONLE_FILE_BYTES", "20000:1").output().unwrap();
+    let text = [output.stdout, output.stderr].map(|part| String::from_utf8(part).unwrap()).concat();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn a_start_judges_only_what_changed_since_the_snapshot() {
+    let (program, sims) = loaded();
+    let edit = || sims.iter().for_each(|sim| drop(sim.edit(20).unwrap()));
+    edit();
+    assert!(once_with_snapshots(&program).contains("counted_anew=true"), "there is no snapshot");
+    edit();
+    assert!(once_with_snapshots(&program).contains("counted_anew=false"));
+    for _ in 0..2 {
+        edit();
+        // Of these there is no snapshot: each start puts the changes since on top of it.
+        assert!(program.once(0).text.contains("counted_anew=false"));
+    }
+    program.assert_true_to_state();
+    assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
+    assert_changes_are_a_chain(&program);
+
+    let program = recent(program, Some(INDICATOR));
+    assert!(program.once(0).text.contains("counted_anew=true"), "it is of other packs");
+    assert!(program.once(0).text.contains("counted_anew=true"), "nothing was written since");
+    edit();
+    // The log is short, and yet there is a snapshot: the next start has sums again.
+    assert!(program.once(0).text.contains("counted_anew=true"));
+    assert!(program.once(0).text.contains("counted_anew=false"));
+    program.assert_true_to_state();
+    assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
 }
 
 #[test]

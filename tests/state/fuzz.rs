@@ -14,6 +14,7 @@ use tonle::state::fuzz::{EPOCH, KEY, Outcome, PIPELINE, decode, unpack};
 use tonle::state::{Settings, SnapshotContent, State, StateKey};
 
 use super::old::samples_are_ordered;
+use super::sums::sums_of;
 use super::world::{files, place, schema, sealed, settings, small_world_made};
 
 /// Files of the corpus.
@@ -223,6 +224,7 @@ fn written(key: Option<&str>, snapshot: bool) -> Vec<u8> {
         let content = SnapshotContent {
             epoch: Epoch(EPOCH),
             records: (0..12).map(case).collect(),
+            sums: Some(sums_of(&(0..12).map(case).collect(), Some(Day(45_000)))),
             deferred: [(Code(1), vec![RecordChange { key: RecordKey(1), case: None }])].into(),
             cursors: [(instance, Cursor::default())].into(),
             today: Some(Day(45_000)),

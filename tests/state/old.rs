@@ -22,7 +22,7 @@ fn golden_files_are_written() {
     if !samples_are_ordered() {
         return;
     }
-    for (name, how) in [("state-v3", settings as How), ("state-v3-sealed", sealed)] {
+    for (name, how) in [("state-v4", settings as How), ("state-v4-sealed", sealed)] {
         let to = samples(name);
         fs::create_dir_all(&to).unwrap();
         for path in files(&to, "seg").into_iter().chain(files(&to, "snap")) {
@@ -93,14 +93,20 @@ fn files_of_version_2_are_read() {
 }
 
 #[test]
-fn files_of_version_3_are_read_and_written_no_differently() {
+fn files_of_version_3_are_read() {
     check("state-v3", settings, golden_world_2(settings));
+    check("state-v3-sealed", sealed, golden_world_2(sealed));
+}
+
+#[test]
+fn files_of_version_4_are_read_and_written_no_differently() {
+    check("state-v4", settings, golden_world_2(settings));
     // Under the same number of the pipeline nothing differs.
     let world = World::unopened(settings);
     let pipeline = world.directory.path().join("pipeline");
-    fs::copy(samples("state-v3").join("pipeline"), pipeline).unwrap();
+    fs::copy(samples("state-v4").join("pipeline"), pipeline).unwrap();
     let world = golden_world_2_in(golden_world_in(small_world_in(world.opened(), true)));
-    let kept = samples("state-v3");
+    let kept = samples("state-v4");
     let paths: Vec<_> = ["seg", "snap"].into_iter().flat_map(|end| files(&kept, end)).collect();
     assert_eq!(paths.len(), 6);
     for path in paths {
@@ -110,8 +116,8 @@ fn files_of_version_3_are_read_and_written_no_differently() {
 }
 
 #[test]
-fn sealed_files_of_version_3_are_read() {
-    check("state-v3-sealed", sealed, golden_world_2(sealed));
+fn sealed_files_of_version_4_are_read() {
+    check("state-v4-sealed", sealed, golden_world_2(sealed));
 }
 
 /// A file that a later program wrote is neither passed over, which would end in removing it, nor
@@ -124,7 +130,7 @@ fn a_later_version_is_named() {
             let copied = copy(world.directory.path());
             let path = copied.path().join(path.file_name().unwrap());
             let mut bytes = fs::read(&path).unwrap();
-            bytes[8..12].copy_from_slice(&4u32.to_le_bytes());
+            bytes[8..12].copy_from_slice(&5u32.to_le_bytes());
             let crc = crc32fast::hash(&bytes[..12]).to_le_bytes();
             bytes[12..16].copy_from_slice(&crc);
             fs::write(&path, &bytes).unwrap();
@@ -133,7 +139,7 @@ fn a_later_version_is_named() {
             assert_eq!((error.kind(), error.exit_code()), (Kind::Config, 2), "{error}");
             let text = error.to_string();
             let name = path.file_name().unwrap().to_str().unwrap();
-            for words in [name, "version 4 of the format", "reads versions 1 to 3", "newer program"]
+            for words in [name, "version 5 of the format", "reads versions 1 to 4", "newer program"]
             {
                 assert!(text.contains(words), "expected {words} in: {text}");
             }

@@ -16,6 +16,8 @@ use tonle::state::{
     Agreement, Restored, Settings, SnapshotContent, SnapshotWritten, State, StateKey,
 };
 
+use super::sums::{check_sums, sums_of};
+
 pub(super) fn schema() -> Schema {
     let row = |name: &str, field_type| RowField { name: name.into(), field_type };
     Schema::new(
@@ -294,6 +296,7 @@ impl World {
         let contents = self.contents().clone();
         SnapshotContent {
             epoch: self.last(),
+            sums: Some(sums_of(&contents.records, contents.today)),
             records: contents.records.into_iter().rev().collect(),
             deferred: contents.deferred,
             cursors: contents.cursors,
@@ -363,6 +366,9 @@ impl World {
         };
         assert_eq!(&contents, &Contents { cursors: contents.cursors.clone(), ..truth.clone() });
         assert_eq!(restored.cursors, self.truth[&restored.last].cursors);
+        if let Some(summed) = &restored.sums {
+            check_sums(summed, contents.records.clone());
+        }
         let tail = |input: &&EpochInput| input.epoch > base && input.epoch <= restored.last;
         let tail: Vec<EpochInput> = self.inputs.iter().filter(tail).cloned().collect();
         assert_eq!(restored.tail, tail);
