@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -284,9 +285,9 @@ fn the_state_is_sealed_with_the_key_that_is_named() {
     let mut program = Program::new().server("kampot", &sim);
     let key = |first: u8| (0..32).map(|n| format!("{:02x}", first.wrapping_add(n))).collect();
     let (one, other): (String, String) = (key(7), key(8));
-    fs::write(program.path("one.key"), format!("{one}\n")).unwrap();
-    fs::write(program.path("other.key"), &other).unwrap();
-    fs::write(program.path("short.key"), &one[2..]).unwrap();
+    program.write_secret("one.key", &format!("{one}\n"));
+    program.write_secret("other.key", &other);
+    program.write_secret("short.key", &one[2..]);
     program.set("state = { key_file = \"one.key\" }");
     program.once(0);
     let segment = || {
@@ -315,6 +316,92 @@ fn the_state_is_sealed_with_the_key_that_is_named() {
     program.set("state = { key_file = \"other.key\", previous_key_files = [\"one.key\"] }");
     program.once(0);
     program.assert_true_to_state();
+}
+
+/// What is told of files that others may use.
+fn told_of_secrets(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.contains("that others may use")).collect()
+}
+
+#[test]
+fn keys_and_passwords_that_others_may_use_are_told_and_taken_all_the_same() {
+    let sim = primero(cases_of_today(9, 20));
+    let mut program = Program::new().server("kampot", &sim);
+    // Two instances may share a password: it is told once.
+    program.put_instance(
+        "takeo",
+        format!(
+            "url = {:?}\nuser = \"api_reader\"\npassword_file = \"kampot.password\"\n",
+            sim.base_url()
+        ),
+    );
+    let key = |first: u8| (0..32).map(|n| format!("{:02x}", first.wrapping_add(n))).collect();
+    let keys: [String; 2] = [key(7), key(8)];
+    program.write_secret("state.key", &keys[0]);
+    program.write_secret("before.key", &keys[1]);
+    let state = "state = { key_file = \"state.key\", previous_key_files = [\"before.key\"] }";
+    program.set(state);
+    let run = program.once(0);
+    assert_eq!(told_of_secrets(&run.text), [""; 0], "{}", run.text);
+
+    let open = [
+        ("pseudonym.key", 0o644),
+        ("state.key", 0o602),
+        ("before.key", 0o601),
+        ("kampot.password", 0o666),
+    ];
+    let set_mode = |name: &str, mode| {
+        fs::set_permissions(program.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open.iter().for_each(|(name, mode)| set_mode(name, *mode));
+    for arguments in [&["run", "--once"][..], &["check"], &["state", "show"]] {
+        let ending = program.end(arguments);
+        assert_eq!(ending.code, 0, "{}", ending.text);
+        let told = told_of_secrets(&ending.text);
+        assert_eq!(told.len(), open.len(), "{told:#?}");
+        for (line, (name, mode)) in told.iter().zip(open) {
+            let path = program.path(name).display().to_string();
+            let words = [" WARN ", &path, &format!("\"{mode:04o}\""), &format!("chmod 600 {path}")];
+            assert!(words.iter().all(|words| line.contains(words)), "{words:?} in {line}");
+        }
+        for name in open.map(|(name, _)| name) {
+            let secret = fs::read_to_string(program.path(name)).unwrap();
+            assert!(!ending.text.contains(secret.trim()), "{name} is in {}", ending.text);
+        }
+    }
+    // What the group may do is the operator's matter.
+    open.iter().for_each(|(name, _)| set_mode(name, 0o660));
+    let check = program.end(&["check"]);
+    assert_eq!(told_of_secrets(&check.text), [""; 0], "{}", check.text);
+}
+
+#[test]
+fn the_password_of_the_database_is_told_where_its_file_is_read() {
+    let sim = primero(cases_of_today(9, 3));
+    let program = Program::new().server("kampot", &sim);
+    let check = |program: &Program| program.end(&["check"]);
+    assert_eq!(told_of_secrets(&check(&program).text), [""; 0]);
+    let url = program.url();
+    let (_, rest) = url.split_once("://").unwrap();
+    let password = rest.split(['@', '/']).next().and_then(|user| user.split_once(':'));
+    program.write_secret("database.password", password.map_or("any", |(_, password)| password));
+    let path = program.path("database.password");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+    let named = format!("url = {url:?}\npassword_file = \"database.password\"\n");
+    let mut command = program.command(&["check"]);
+    let text = fs::read_to_string(program.path("tonle.toml")).unwrap();
+    fs::write(program.path("tonle.toml"), text.replace("url = \"\"\n", &named)).unwrap();
+    for (is_read, told) in [(false, 0), (true, 1)] {
+        if is_read {
+            command.env_remove("TONLE_DATABASE_URL");
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let lines = told_of_secrets(&text);
+        assert_eq!(lines.len(), told, "{text}");
+        assert!(lines.iter().all(|line| line.contains(path.to_str().unwrap())), "{text}");
+    }
 }
 
 /// A pack with a concept of the simulated server, whose label it asserts.

@@ -35,6 +35,7 @@ mod keeping;
 mod matrix;
 mod packs;
 mod paused;
+mod replies;
 mod restart;
 mod soak;
 

@@ -21,7 +21,8 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
 use crate::error::{Error, Kind, Result};
-use crate::report;
+use crate::model::OpenSecret;
+use crate::report::{self, Event};
 
 /// Keeps a reporting database true to one or many Primero instances.
 #[derive(Debug, Parser)]
@@ -81,6 +82,9 @@ impl ConfigArgs {
     fn read(&self, workers: Option<usize>) -> Result<Config> {
         let config = Config::read(&self.config, &self.overrides(workers))?;
         report::init(config.log_format, config.log_level)?;
+        for OpenSecret { path, mode } in &config.open_secrets {
+            report::emit(&Event::SecretIsOpen { path, mode: *mode });
+        }
         Ok(config)
     }
 

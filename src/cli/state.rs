@@ -11,7 +11,7 @@ use super::{ConfigArgs, say};
 use crate::error::Result;
 use crate::model::Instant;
 use crate::pipeline::{self, InstanceState, Overview};
-use crate::state::{Exported, FileShown};
+use crate::state::{Exported, FileShown, Sealing, Shown};
 
 /// Looks after the state directory. Deleting it while Tonle is stopped is always safe: it is read anew.
 #[derive(Debug, clap::Args)]
@@ -114,10 +114,12 @@ fn text(seen: &Overview) {
     );
     for (kind, files) in [("log", &seen.shown.segments), ("snapshot", &seen.shown.snapshots)] {
         for file in files {
-            let FileShown { name, epoch, bytes, age } = file;
-            row(kind, format!("{name}: from epoch {epoch}, {bytes} bytes, {} old", time(*age)));
+            let FileShown { name, epoch, bytes, age, .. } = file;
+            let (age, sealing) = (time(*age), sealing(file));
+            row(kind, format!("{name}: from epoch {epoch}, {bytes} bytes, {age} old, {sealing}"));
         }
     }
+    row("sealed", sealed(&seen.shown));
     row(
         "compacted",
         seen.shown.compacted.map_or("never".to_owned(), |age| format!("{} ago", time(age))),
@@ -145,11 +147,42 @@ fn text(seen: &Overview) {
     }
 }
 
+/// What a file is sealed with.
+fn sealing(file: &FileShown) -> String {
+    let key = match file.sealing {
+        Sealing::Plain => return "not sealed".to_owned(),
+        Sealing::Unknown => return "its beginning cannot be read".to_owned(),
+        Sealing::Current => "the key of key_file",
+        Sealing::Previous => "a key of previous_key_files",
+        Sealing::Missing => "a key that is not configured",
+    };
+    format!("sealed with {key}, check {}", file.key_check.as_deref().unwrap_or("?"))
+}
+
+/// Whether the files are sealed as configured, in one line.
+fn sealed(shown: &Shown) -> String {
+    let (files, sealed) = (shown.files().count(), shown.sealed_file_count());
+    let now = if shown.seals { "key_file is set" } else { "no key_file is set" };
+    let as_configured = match shown.stale_file_count() {
+        0 => "as configured".to_owned(),
+        stale => format!("{stale} not as configured, until two snapshots have replaced them"),
+    };
+    format!("{sealed} of {files} files; {now}; {as_configured}")
+}
+
 fn document(seen: &Overview) -> Value {
     let files = |files: &[FileShown]| -> Vec<Value> {
         let file = |file: &FileShown| {
+            let (is_sealed, key) = match file.sealing {
+                Sealing::Plain => (Some(false), None),
+                Sealing::Current => (Some(true), Some("current")),
+                Sealing::Previous => (Some(true), Some("previous")),
+                Sealing::Missing => (Some(true), Some("missing")),
+                Sealing::Unknown => (None, None),
+            };
             json!({ "name": file.name, "epoch": file.epoch.0, "bytes": file.bytes,
-                    "age_seconds": file.age.as_secs() })
+                    "age_seconds": file.age.as_secs(), "sealed": is_sealed, "key": key,
+                    "key_check": file.key_check })
         };
         files.iter().map(file).collect()
     };
@@ -167,6 +200,9 @@ fn document(seen: &Overview) -> Value {
         "tables_are_of_this_state": seen.is_own,
         "segments": files(&seen.shown.segments),
         "snapshots": files(&seen.shown.snapshots),
+        "seals": seen.shown.seals,
+        "files_sealed": seen.shown.sealed_file_count(),
+        "files_not_sealed_as_configured": seen.shown.stale_file_count(),
         "compacted_seconds_ago": seen.shown.compacted.map(|age| age.as_secs()),
         "tombstones": seen.shown.erased,
         "instances": seen.instances.iter().map(instance).collect::<Vec<_>>(),

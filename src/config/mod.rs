@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::indicator::{
     Definition, InstanceDefinition, PACK_BYTES_MAX, PackText, SHIPPED, line_of, misread,
 };
-use crate::model::{INSTANCES_MAX, RECORD_TYPE, Secret};
+use crate::model::{INSTANCES_MAX, OpenSecret, RECORD_TYPE, Secret};
 use crate::report;
 use crate::sink;
 use crate::source;
@@ -60,6 +60,9 @@ pub struct Config {
     meanings: BTreeMap<String, Meaning>,
     /// The key of all pseudonyms.
     pub pseudonym_key: Secret,
+    /// The files of keys and passwords that others may use, in the order of the file. None is refused: containers
+    /// mount them with modes that nobody chose.
+    pub open_secrets: Vec<OpenSecret>,
     /// Where the tables are.
     pub sink: sink::Settings,
     /// Where the checkpoint is.
@@ -195,6 +198,7 @@ impl<'a> Checker<'a> {
             return Err(Error::config(wrong));
         }
         let key_file = self.directory.join(raw.pseudonym_key_file.get_ref());
+        let secret_files = self.secret_files(&raw, overrides);
         let (log_format, log_level) = self.log(raw.log)?;
         let definition = self.packs(&raw.packs)?;
         let (instances, meanings) = self.instances(raw.instances, &definition)?;
@@ -205,6 +209,7 @@ impl<'a> Checker<'a> {
                     "make one with: head -c 32 /dev/urandom | base64 > FILE; keep it for ever",
                 )
             })?,
+            open_secrets: secret_files.iter().filter_map(|path| OpenSecret::at(path)).collect(),
             sink: self.sink(&raw.database, overrides)?,
             state: self.state(raw.state_directory, raw.state)?,
             web: raw.web.map(|web| web.listen),
@@ -219,6 +224,24 @@ impl<'a> Checker<'a> {
             log_format,
             log_level,
         })
+    }
+
+    /// Every file that a key or a password is read from, once.
+    fn secret_files(&self, raw: &RawConfig, overrides: &Overrides) -> Vec<PathBuf> {
+        let database = raw.database.get_ref().password_file.as_ref();
+        let database = database.filter(|_| overrides.database_url.is_none());
+        let state = raw.state.as_ref().map(Spanned::get_ref);
+        let state = state.into_iter().flat_map(|s| s.key_file.iter().chain(&s.previous_key_files));
+        let instances = raw.instances.iter().filter_map(|i| i.get_ref().password_file.as_ref());
+        let key = [raw.pseudonym_key_file.get_ref()];
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for file in key.into_iter().chain(state).chain(database).chain(instances) {
+            let path = self.directory.join(file);
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        paths
     }
 
     /// Says where in the file an error comes from.

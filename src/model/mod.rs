@@ -36,6 +36,6 @@ pub use schema::{
     FIRST_SEEN_SUFFIX, Field, FieldType, RECORD_TYPE, RecordType, RowField, Schema, Slot, Subform,
     Watched,
 };
-pub use secret::{SECRET_BYTES_MAX, Secret};
+pub use secret::{OpenSecret, SECRET_BYTES_MAX, Secret};
 pub use shared::{Parted, SharedMap};
 pub use sums::{Basis, Sum, Summed, Sums};

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -10,6 +11,29 @@ use crate::error::{Error, Result};
 
 /// Longest secret file that is read, in bytes.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// What lets others than the owner of a file and its group do anything with it.
+const OTHERS: u32 = 0o007;
+
+/// The bits of a mode that say who may do what.
+const PERMISSIONS: u32 = 0o7777;
+
+/// A secret file that others than its owner and group may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenSecret {
+    /// The file.
+    pub path: PathBuf,
+    /// Who may do what with it.
+    pub mode: u32,
+}
+
+impl OpenSecret {
+    /// Looks whether others may use a file; `None` when not, or when it is gone.
+    pub fn at(path: &Path) -> Option<Self> {
+        let mode = fs::metadata(path).ok()?.permissions().mode() & PERMISSIONS;
+        (mode & OTHERS != 0).then(|| Self { path: path.to_owned(), mode })
+    }
+}
 
 /// Bytes that must not be seen: a password or a key.
 #[derive(Clone)]

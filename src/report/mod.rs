@@ -8,6 +8,7 @@
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub const LEVEL_VARIABLE: &str = "TONLE_LOG";
 pub enum Event<'a> {
     /// The program runs: its settings are sound and its state is locked.
     Started { version: &'a str, instances: usize, workers: usize },
+    /// Others than the owner of a key or password file and its group may use it.
+    SecretIsOpen { path: &'a Path, mode: u32 },
     /// The state directory was read and the dataflow holds it again.
     Restored { epoch: Epoch, records: u64, took: Duration, counted_anew: bool },
     /// Something in the state directory was not as it should be, and is now.
@@ -97,6 +100,11 @@ pub fn emit(event: &Event<'_>) {
     match event {
         Event::Started { version, instances, workers } => {
             info!(version, instances, workers, "started");
+        }
+        Event::SecretIsOpen { path, mode } => {
+            let (path, mode) = (path.display(), format!("{mode:04o}"));
+            let advice = format!("chmod 600 {path}; in a container, set the mode of the mount");
+            warn!(%path, mode, advice, "found a key or password file that others may use");
         }
         Event::Restored { epoch, records, took, counted_anew } => {
             info!(epoch = epoch.0, records, took_ms = ms(*took), counted_anew, "restored");
@@ -367,6 +375,7 @@ mod tests {
             Event::CensusFailed { instance, error },
             Event::RecordsGone { instance, gone: 1, known: 9 },
             Event::RecordsWithheld { instance, gone: 8, known: 9 },
+            Event::SecretIsOpen { path: Path::new("state.key"), mode: 0o644 },
             Event::Stopped { epoch },
         ]
     }

@@ -236,14 +236,18 @@ impl Directory {
 
     /// What a file is sealed with, as far as its first bytes tell; fails when there is no such key.
     pub(super) fn sealing(&self, name: &str, kind: FileKind) -> Result<Option<KeyCheck>> {
-        let (file, length) = self.open(name)?;
-        let troubled = |trouble| self.troubled(name, trouble);
-        let sealing = beginning::sealing(file, length, kind).map_err(troubled)?;
+        let sealing = self.said_sealing(name, kind)?;
         if let Some(check) = sealing {
             let key = beginning::key_for(check, self.keys());
-            key.map_err(|setting| troubled(Trouble::Setting(setting)))?;
+            key.map_err(|setting| self.troubled(name, Trouble::Setting(setting)))?;
         }
         Ok(sealing)
+    }
+
+    /// The same, whether or not there is such a key.
+    pub(super) fn said_sealing(&self, name: &str, kind: FileKind) -> Result<Option<KeyCheck>> {
+        let (file, length) = self.open(name)?;
+        beginning::sealing(file, length, kind).map_err(|trouble| self.troubled(name, trouble))
     }
 
     /// Makes a file under its own name, where nobody looks for it yet.

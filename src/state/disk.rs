@@ -7,9 +7,14 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use super::power::{Loss, Platter};
+
+/// Longest time that syncs are held up, should a test forget them.
+const HELD_MAX: Duration = Duration::from_secs(30);
 
 /// What is asked of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +59,9 @@ pub struct Faults {
     /// A write that fails leaves so many of its bytes, at most, on the disk.
     short_bytes: usize,
     seen: Mutex<Seen>,
+    /// The only thread whose syncs go on, while those of others are held up.
+    held: Mutex<Option<ThreadId>>,
+    let_go: Condvar,
     /// What is left without power, where that is to fail.
     platter: Option<Mutex<Platter>>,
 }
@@ -68,7 +76,13 @@ struct Seen {
 
 impl Faults {
     fn new(rule: Rule, errno: i32) -> Arc<Self> {
-        Arc::new(Self { rule, errno, short_bytes: 0, seen: Mutex::default(), platter: None })
+        Self::with(rule, errno, 0, None)
+    }
+
+    fn with(rule: Rule, errno: i32, short_bytes: usize, platter: Option<Platter>) -> Arc<Self> {
+        let (seen, held, let_go) = Default::default();
+        let platter = platter.map(Mutex::new);
+        Arc::new(Self { rule, errno, short_bytes, seen, held, let_go, platter })
     }
 
     /// No fault: only counts.
@@ -99,7 +113,7 @@ impl Faults {
     /// A disk that is full: a write once so many went well, which leaves this many of its bytes.
     pub fn full(after: u64, short_bytes: usize, errno: i32) -> Arc<Self> {
         let rule = Rule::Kind { operation: Operation::Write, after, on: true };
-        Arc::new(Self { rule, errno, short_bytes, seen: Mutex::default(), platter: None })
+        Self::with(rule, errno, short_bytes, None)
     }
 
     /// Power that fails before the operation with this number; everything in `directory` is synced now.
@@ -108,8 +122,7 @@ impl Faults {
     /// When the directory cannot be read.
     pub fn without_power(number: u64, errno: i32, directory: &Path) -> io::Result<Arc<Self>> {
         let rule = Rule::Number { number, on: true };
-        let platter = Some(Mutex::new(Platter::holding(directory)?));
-        Ok(Arc::new(Self { rule, errno, short_bytes: 0, seen: Mutex::default(), platter }))
+        Ok(Self::with(rule, errno, 0, Some(Platter::holding(directory)?)))
     }
 
     /// Leaves in the directory what is left once the power has failed. Nobody may use it meanwhile.
@@ -130,6 +143,18 @@ impl Faults {
         self.seen().lifted = false;
     }
 
+    /// From now on the syncs of other threads than this one wait, as on a slow disk, until they are let go or something
+    /// fails.
+    pub fn hold_syncs(&self) {
+        *self.held() = Some(thread::current().id());
+    }
+
+    /// Lets them go.
+    pub fn let_syncs_go(&self) {
+        *self.held() = None;
+        self.let_go.notify_all();
+    }
+
     /// How many operations there were, of all kinds.
     pub fn count(&self) -> u64 {
         self.seen().count
@@ -145,6 +170,17 @@ impl Faults {
         self.seen().failed.clone()
     }
 
+    fn held(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when nobody holds this thread's syncs up.
+    fn wait(&self) {
+        let ours = thread::current().id();
+        let is_held = |held: &mut Option<ThreadId>| held.is_some_and(|other| other != ours);
+        drop(self.let_go.wait_timeout_while(self.held(), HELD_MAX, is_held));
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,6 +191,9 @@ impl Faults {
     }
 
     fn ask(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        if operation == Operation::Sync {
+            self.wait();
+        }
         let mut seen = self.seen();
         let number = seen.count;
         seen.count += 1;
@@ -171,6 +210,7 @@ impl Faults {
             return Ok(());
         }
         seen.failed.push((operation, path.to_owned()));
+        self.let_syncs_go();
         Err(io::Error::from_raw_os_error(self.errno))
     }
 }

@@ -61,7 +61,7 @@ pub use power::Loss;
 pub use recovery::{Agreement, Restored};
 pub use seal::{KEY_BYTES, PREVIOUS_KEYS_MAX, StateKey};
 pub use settings::Settings;
-pub use show::{FileShown, Shown};
+pub use show::{FileShown, Sealing, Shown};
 pub use snapshot::SnapshotContent;
 pub use view::StateView;
 

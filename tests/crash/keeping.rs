@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::disagree::{expect, last_epoch, written_after};
 use super::restart::{dump, load, loaded};
-use super::{assert_changes_are_a_chain, undisturbed};
-use crate::support::program::{Program, assert_same_tables};
+use super::{assert_changes_are_a_chain, recent, undisturbed};
+use crate::support::program::{Program, assert_same_tables, cases_of_today, primero};
 
 /// A database where nothing listens.
 const NO_DATABASE: &str = "postgres://tonle@127.0.0.1:1/none";
@@ -33,6 +33,8 @@ fn a_state_is_shown_beside_the_program_that_writes_it() {
         &format!("last epoch {last}"),
         &format!("epoch {last} is in Postgres"),
         "log-0000",
+        ", not sealed",
+        "sealed     0 of 1 files; no key_file is set; as configured",
         "erased     0 tombstones",
         "kampot: 150 records; read up to 20",
         "takeo: 100 records",
@@ -51,11 +53,87 @@ fn a_state_is_shown_beside_the_program_that_writes_it() {
     assert_eq!(document["instances"][0]["first_load_done"], true);
     assert!(document["last_epoch"].as_u64() >= document["committed_epoch"].as_u64());
     assert!(document["segments"][0]["bytes"].as_u64() > Some(100));
+    assert_eq!(document["segments"][0]["sealed"], false);
+    assert_eq!(document["segments"][0]["key"], Value::Null);
+    assert_eq!((&document["seals"], &document["files_sealed"]), (&false.into(), &0.into()));
+    assert_eq!(document["files_not_sealed_as_configured"], 0);
     let away = program.end(&["state", "show", "--database-url", NO_DATABASE]);
     expect(&away, 0, &["Postgres could not be asked", "kampot: 150 records"]);
     fs::remove_dir_all(program.state()).unwrap();
     expect(&program.end(&["state", "show"]), 2, &["no state directory"]);
     assert!(!program.state().exists());
+}
+
+/// Two keys.
+const KEYS: [&str; 2] = [
+    "0101010101010101010101010101010101010101010101010101010101010101",
+    "0202020202020202020202020202020202020202020202020202020202020202",
+];
+
+/// The beginning of the check of the first one.
+const CHECK: &str = "614eb96e";
+
+fn shown_as_json(program: &Program) -> Value {
+    let shown = program.end(&["state", "show", "--format", "json"]);
+    assert_eq!(shown.code, 0, "{}", shown.text);
+    let line = shown.text.lines().find(|line| line.starts_with('{')).unwrap();
+    serde_json::from_str(line).unwrap()
+}
+
+#[test]
+fn a_state_shows_which_files_are_sealed_and_with_which_key() {
+    let sim = primero(cases_of_today(36, 20));
+    let mut program = recent(Program::new(), None).server("kampot", &sim);
+    for (name, key) in ["one.key", "two.key"].into_iter().zip(KEYS) {
+        program.write_secret(name, key);
+    }
+    program.once(0);
+    let plain = files(&program);
+    let log = format!("{}: from epoch 1,", plain[0]);
+    let row = |program: &Program, words: &[&str]| {
+        let shown = program.end(&["state", "show"]);
+        expect(&shown, 0, words);
+        for key in KEYS {
+            assert!(!shown.text.contains(key), "{}", shown.text);
+        }
+    };
+    // What is on disk stays as it was until something is written.
+    program.set("state = { key_file = \"one.key\" }");
+    let not_yet = "sealed     0 of 1 files; key_file is set; 1 not as configured";
+    row(&program, &[&log, ", not sealed", not_yet]);
+    sim.edit(3).unwrap();
+    program.once(0);
+    let mixed = shown_as_json(&program);
+    let all = |document: &Value| -> Vec<Value> {
+        let [segments, snapshots] =
+            ["segments", "snapshots"].map(|kind| document[kind].as_array().unwrap().clone());
+        [segments, snapshots].concat()
+    };
+    let of = |document: &Value, key: &str| -> usize {
+        all(document).iter().filter(|file| file["key"] == key).count()
+    };
+    let sealed = of(&mixed, "current");
+    assert!(sealed > 0, "{mixed}");
+    assert_eq!(mixed["files_sealed"], sealed);
+    assert_eq!(mixed["files_not_sealed_as_configured"], all(&mixed).len() - sealed);
+    assert_eq!(mixed["seals"], true);
+    for file in all(&mixed).iter().filter(|file| file["sealed"] == true) {
+        assert_eq!(file["key_check"], CHECK);
+    }
+    // One key gives way to the other; one that is needed no more for what is written still seals.
+    expect(&program.end(&["state", "compact"]), 0, &[]);
+    row(&program, &["sealed with the key of key_file, check 614eb96e", "1 of 1 files"]);
+    row(&program, &["; key_file is set; as configured"]);
+    let before = "previous_key_files = [\"one.key\"]";
+    program.set(&format!("state = {{ key_file = \"two.key\", {before} }}"));
+    let previous = "sealed with a key of previous_key_files, check 614eb96e";
+    row(&program, &[previous, "1 of 1 files; key_file is set; 1 not as configured"]);
+    let document = shown_as_json(&program);
+    assert_eq!((of(&document, "previous"), of(&document, "current")), (1, 0), "{document}");
+    program.set(&format!("state = {{ {before} }}"));
+    row(&program, &[previous, "1 of 1 files; no key_file is set; 1 not as configured"]);
+    program.set("state = {}");
+    expect(&program.end(&["state", "show"]), 2, &["it is sealed, and there is no key"]);
 }
 
 #[test]

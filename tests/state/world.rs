@@ -13,7 +13,7 @@ use tonle::model::{
     FieldType, Instant, Interner, Location, RecordChange, RecordKey, RowField, Schema, Subform,
 };
 use tonle::state::{
-    Agreement, Restored, Settings, SnapshotContent, SnapshotWritten, State, StateKey,
+    Agreement, Pending, Restored, Settings, SnapshotContent, SnapshotWritten, State, StateKey,
 };
 
 use super::sums::{check_sums, sums_of};
@@ -253,14 +253,24 @@ impl World {
 
     /// Whatever comes of it, the epoch may be in the files: it belongs to the truth.
     pub(super) fn try_append(&mut self, input: EpochInput) -> Result<()> {
+        let pending = self.begin_append(input)?;
+        self.end_append(pending)
+    }
+
+    /// The same, without waiting until it is on disk.
+    pub(super) fn begin_append(&mut self, input: EpochInput) -> Result<Pending> {
         let state = self.state.as_mut().unwrap();
         let appended = state.append(&input, &self.dictionary);
-        let epoch = input.epoch;
         let mut contents = self.contents().clone();
         contents.apply(&input);
-        self.truth.insert(epoch, contents);
+        self.truth.insert(input.epoch, contents);
         self.inputs.push(input);
-        assert_eq!(appended?.wait()?.epoch(), epoch);
+        appended
+    }
+
+    pub(super) fn end_append(&mut self, pending: Pending) -> Result<()> {
+        let epoch = pending.epoch();
+        assert_eq!(pending.wait()?.epoch(), epoch);
         self.durable = epoch;
         self.state.as_mut().unwrap().commit(Durable::after_commit(epoch))
     }
