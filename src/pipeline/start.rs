@@ -246,9 +246,9 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Puts the restored records into the dataflow. What they were summed up to before is believed only where nothing
-    /// says that it may be wrong: whoever compares the tables with the records wants to see them counted. Also whether all
-    /// were.
+    /// Puts the restored records into the dataflow, and says whether all were judged anew. What they were summed up to
+    /// before is believed only where nothing says that it may be wrong: whoever compares the tables with the records
+    /// wants to see them counted.
     fn compute(
         &mut self,
         records: Vec<(RecordKey, Case)>,

@@ -108,7 +108,7 @@ fn write_as(
     content: SnapshotContent,
     entry_count: usize,
 ) -> Result<u64> {
-    let mut file = Output { file: directory.create(name)?, bytes: 0, synced: 0 };
+    let mut file = Output { file: directory.create(name)?, bytes: 0, unsynced: 0 };
     crash::point(Step::SnapshotBegun);
     let large = |large: TooLarge| Error::bug(format!("writing {name}: {} is too large", large.0));
     let head = SnapshotHead {
@@ -171,28 +171,35 @@ fn write_as(
     Ok(file.bytes)
 }
 
-/// A snapshot is synced each time so many bytes of it were written: one sync of all of it would hold up what the log
-/// and Postgres sync meanwhile for as long.
-const SYNC_BYTES: u64 = 4 << 20;
+/// A snapshot is written and synced in pieces of so many bytes: what the log and Postgres sync meanwhile waits for one
+/// of them at most.
+const SYNC_BYTES: usize = 256 << 10;
 
 struct Output {
     file: DiskFile,
     bytes: u64,
-    synced: u64,
+    /// Bytes written since it was synced last.
+    unsynced: usize,
 }
 
 impl Output {
     fn take(&mut self, writer: &mut Writer) -> Result<()> {
-        let written = self.file.write_all(writer.bytes());
-        written.map_err(|e| failed(format!("writing {}", self.file.path().display()), e))?;
+        let mut rest = writer.bytes();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.len().min(SYNC_BYTES - self.unsynced));
+            let written = self.file.write_all(piece);
+            written.map_err(|e| failed(format!("writing {}", self.file.path().display()), e))?;
+            self.unsynced += piece.len();
+            if self.unsynced == SYNC_BYTES {
+                let synced = self.file.sync_data();
+                synced.map_err(|e| failed(format!("syncing {}", self.file.path().display()), e))?;
+                self.unsynced = 0;
+            }
+            rest = after;
+        }
         crash::point(Step::SnapshotHalfWritten);
         self.bytes += writer.bytes().len() as u64;
         writer.written();
-        if self.bytes - self.synced >= SYNC_BYTES {
-            let synced = self.file.sync_data();
-            synced.map_err(|e| failed(format!("syncing {}", self.file.path().display()), e))?;
-            self.synced = self.bytes;
-        }
         Ok(())
     }
 }
