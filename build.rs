@@ -20,13 +20,15 @@ fn main() {
     println!("cargo::rustc-env=TONLE_SOURCES={}", hasher.finish());
 }
 
-/// All files below a path, in the order of their names.
+/// All files below a path, in the order of their names; without hidden ones, as an editor makes them.
 fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_path_buf()];
     }
     let entries = fs::read_dir(path).expect("a directory of sources can be read");
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
+    let names = entries.map(|entry| entry.expect("it can be read").file_name());
+    let seen = names.filter(|name| !name.to_string_lossy().starts_with('.'));
+    let mut paths: Vec<_> = seen.map(|name| path.join(name)).collect();
     paths.sort();
     paths.iter().flat_map(|path| files(path)).collect()
 }

@@ -11,7 +11,7 @@ use tonle::dataflow::oracle::{self, CellName, Tables, World};
 use tonle::dataflow::{Dataflow, Input};
 use tonle::indicator::{CellText, Definition, Naming};
 use tonle::model::{
-    Case, Changes, Day, FineCell, Measure, RecordChange, RecordKey, SharedMap, Summed,
+    Basis, Case, Changes, Day, FineCell, Measure, RecordChange, RecordKey, SharedMap, Summed,
 };
 
 use crate::support::histories::{Country, FIRST_DAY, changes, shipped_packs};
@@ -88,6 +88,7 @@ struct History {
 
 /// What a snapshot keeps.
 struct Kept {
+    basis: Basis,
     today: Day,
     sums: BTreeMap<FineCell, Measure>,
     records: BTreeMap<RecordKey, Case>,
@@ -141,18 +142,22 @@ impl History {
         sums.retain(|_, sum| !sum.is_empty());
         assert!(records.into_sorted().eq(self.records.clone()), "seed {}", self.seed);
         let today = self.dataflow.today().unwrap();
-        self.kept = Some(Kept { today, sums, records: self.records.clone() });
+        let basis = self.country.plan.basis();
+        self.kept = Some(Kept { basis, today, sums, records: self.records.clone() });
     }
 
     /// Another program goes on from what was kept, and from what changed since.
     fn restart(&mut self) {
-        let Some(Kept { today, sums, records }) = &self.kept else { return };
+        let Some(Kept { basis, today, sums, records }) = &self.kept else { return };
+        if *basis != self.country.plan.basis() {
+            return; // the places are others now
+        }
         let keys: BTreeSet<_> = records.keys().chain(self.records.keys()).collect();
         let is_changed = |key: &&RecordKey| records.get(key) != self.records.get(key);
         let is_named = |key: &&RecordKey| is_changed(key) || key.0.is_multiple_of(7); // changed to and fro
         let changed = keys.into_iter().filter(is_named);
         let summed = Summed {
-            basis: self.country.plan.basis(),
+            basis: *basis,
             today: *today,
             cells: sums.iter().map(|(cell, sum)| (*cell, *sum)).collect(),
             before: changed.map(|key| (*key, records.get(key).cloned())).collect(),
@@ -179,7 +184,6 @@ impl History {
         self.country.relocate(&mut self.rng);
         self.dataflow = Dataflow::start(Arc::clone(&self.country.plan), self.workers).unwrap();
         self.followed = Followed::default();
-        self.kept = None; // of another plan
         let records = self.records.iter();
         let all = records.map(|(key, case)| RecordChange { key: *key, case: Some(case.clone()) });
         self.advance(self.today, all.collect());

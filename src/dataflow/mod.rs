@@ -82,8 +82,8 @@ impl Dataflow {
     }
 
     /// Puts records back whose contributions were summed up before: only those are judged that changed since, and those
-    /// for which the days that passed make a difference. It must be the first epoch; it returns what [`advance`]
-    /// (Self::advance) would have returned for all of the records. They are ascending by key.
+    /// for which the days that passed make a difference. It must be the first epoch; it returns what
+    /// [`advance`](Self::advance) would have returned for all of the records. They are ascending by key.
     ///
     /// # Errors
     /// A bug, when a worker died.

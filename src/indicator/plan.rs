@@ -146,7 +146,8 @@ impl Plan {
     fn fingerprint(&self, instances: &[InstanceDefinition]) -> Fingerprint {
         let places = self.places.places.iter().map(|place| {
             let lineage = place.lineage.iter().map(|ordinal| (ordinal - 2) as usize);
-            lineage.map(|index| &self.places.places[index].code).collect::<Vec<_>>()
+            let lineage: Vec<_> = lineage.map(|index| &self.places.places[index].code).collect();
+            (place.level, lineage)
         });
         let agencies = self.agencies_known.map(|_| &self.dimensions);
         let agencies = agencies.into_iter().flatten().map(|dimension| dimension.size);

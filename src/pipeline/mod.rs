@@ -294,6 +294,7 @@ impl Pipeline<'_> {
         let mut complete = self.dataflow.advance(Input { changes, today })?;
         complete.recomputed(tally);
         self.standing.recount(&complete.held);
+        self.state.lacks_sums(); // what the newest snapshot has is of another plan, or was found to be wrong
         crash::point(Step::RebuildComputed);
         self.reopen_sink().await?;
         if self.owed.is_some() && !self.may_settle() {

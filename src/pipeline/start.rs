@@ -1,9 +1,9 @@
 //! The restart protocol: from what is on disk and what is in Postgres to a pipeline that goes on.
 //!
-//! P is the epoch in Postgres, L the last in the log. When they agree, the records as of P are computed and their
-//! output dropped, and (P, L] is replayed as normal epochs. Otherwise everything is computed as of L and compared
-//! with the tables. When the tables may show records that the state does not know, that waits until every instance
-//! was read up to now: before, their rows would go, only to come back.
+//! P is the epoch in Postgres, L the last in the log. When they agree, the records as of P are put back, only those
+//! judged that changed since the snapshot, and the output is dropped; (P, L] is replayed as normal epochs. Otherwise
+//! everything is computed as of L and compared with the tables. When the tables may show records that the state does
+//! not know, that waits until every instance was read up to now: before, their rows would go, only to come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -240,6 +240,8 @@ impl<'a> Pipeline<'a> {
             }
         }
         self.owed = self.owed.take().or(gap); // the loop settles it first of all
+        // What was just computed anew need not be computed by the next start too.
+        self.begin_snapshot_if_due()?;
         self.options.metrics.well();
         let held = self.standing.record_count();
         self.options.metrics.cases_held.store(held, Relaxed);
@@ -262,10 +264,8 @@ impl<'a> Pipeline<'a> {
         };
         match sums.filter(holds) {
             Some(sums) if is_plain => Ok((self.dataflow.resume(records, today, sums)?, false)),
-            sums => {
-                if sums.is_none() {
-                    self.state.lacks_sums();
-                }
+            _ => {
+                self.state.lacks_sums();
                 let changes = as_changes(records);
                 let input = Input { changes, today: Some(today) };
                 Ok((self.dataflow.advance(input)?, true))

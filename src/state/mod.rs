@@ -349,6 +349,7 @@ impl State {
         }
         writing.log.roll()?;
         (writing.log_bytes_then, writing.older_log_bytes) = (writing.log.bytes(), 0);
+        writing.lacks_sums = content.sums.is_none();
         let (schema, entry_count) = (writing.schema.clone(), writing.log.entry_count());
         let is_alone = writing.compacting.is_some();
         let (sender, done) = sync_channel(1);
@@ -384,7 +385,6 @@ impl State {
         let finished = outcome.and_then(|bytes| {
             let written = SnapshotWritten { epoch, bytes, took: begun.elapsed() };
             writing.newest = Some(written);
-            writing.lacks_sums = false;
             writing.files.snapshots.retain(|other| *other != epoch);
             writing.files.snapshots.push(epoch);
             writing.stale.remove(&snapshot_name(epoch));

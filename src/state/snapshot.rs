@@ -137,6 +137,17 @@ fn write_as(
         writer.deferred(*instance, changes).map_err(large)?;
         file.take(&mut writer)?;
     }
+    // First of all, so that what they share with the pipeline is given up soon.
+    if let Some(Sums { basis, today, cells }) = content.sums {
+        let joined = sums::joined(cells);
+        let mut rest = &joined[..];
+        let mut is_begun = false; // that there are no sums is to be known as well
+        while !(is_begun && rest.is_empty()) {
+            let taken = writer.sums(basis, today, rest).map_err(large)?;
+            (rest, is_begun) = (&rest[taken..], true);
+            file.take(&mut writer)?;
+        }
+    }
     let mut counts = BTreeMap::new();
     // By key is by shard, for the shard is the top byte of the key.
     let mut records = content.records.into_sorted().peekable();
@@ -149,16 +160,6 @@ fn write_as(
         while !rest.is_empty() {
             let taken = writer.shard(shard, rest).map_err(large)?;
             rest = &rest[taken..];
-            file.take(&mut writer)?;
-        }
-    }
-    if let Some(Sums { basis, today, cells }) = content.sums {
-        let joined = sums::joined(cells);
-        let mut rest = &joined[..];
-        let mut is_begun = false; // that there are no sums is to be known as well
-        while !(is_begun && rest.is_empty()) {
-            let taken = writer.sums(basis, today, rest).map_err(large)?;
-            (rest, is_begun) = (&rest[taken..], true);
             file.take(&mut writer)?;
         }
     }

@@ -1,6 +1,6 @@
 //! Sums of contributions in a snapshot, so that a start need not judge every record anew.
 //!
-//! They can always be made from the records again: whatever does not fit is passed over, and a start takes longer.
+//! They can always be made from the records again: those of another plan are passed over, and a start takes longer.
 
 use crate::model::{Cell, FineCell, Measure, SharedMap, Sum};
 

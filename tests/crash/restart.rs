@@ -46,6 +46,13 @@ fn once_with_snapshots(program: &Program) -> String {
     text
 }
 
+/// It took the sums, and they were right: a wrong one is found with the first epoch that touches its cell, and then all
+/// is counted anew and compared.
+#[track_caller]
+fn assert_goes_on(text: &str) {
+    assert!(text.contains("counted_anew=false") && !text.contains("reconciled"), "{text}");
+}
+
 #[test]
 fn a_start_judges_only_what_changed_since_the_snapshot() {
     let (program, sims) = loaded();
@@ -53,11 +60,11 @@ fn a_start_judges_only_what_changed_since_the_snapshot() {
     edit();
     assert!(once_with_snapshots(&program).contains("counted_anew=true"), "there is no snapshot");
     edit();
-    assert!(once_with_snapshots(&program).contains("counted_anew=false"));
+    assert_goes_on(&once_with_snapshots(&program));
     for _ in 0..2 {
         edit();
         // Of these there is no snapshot: each start puts the changes since on top of it.
-        assert!(program.once(0).text.contains("counted_anew=false"));
+        assert_goes_on(&program.once(0).text);
     }
     program.assert_true_to_state();
     assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
@@ -65,11 +72,9 @@ fn a_start_judges_only_what_changed_since_the_snapshot() {
 
     let program = recent(program, Some(INDICATOR));
     assert!(program.once(0).text.contains("counted_anew=true"), "it is of other packs");
-    assert!(program.once(0).text.contains("counted_anew=true"), "nothing was written since");
+    // The log is short, and yet there is a snapshot with sums of these packs.
     edit();
-    // The log is short, and yet there is a snapshot: the next start has sums again.
-    assert!(program.once(0).text.contains("counted_anew=true"));
-    assert!(program.once(0).text.contains("counted_anew=false"));
+    assert_goes_on(&program.once(0).text);
     program.assert_true_to_state();
     assert_same_tables(&program.tables(), &undisturbed(&program, &sims).tables());
 }

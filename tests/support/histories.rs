@@ -79,6 +79,8 @@ impl Country {
             ("020102", "0101", 3),
             ("0202", "02", 2),
             ("010201", "0102", 3),
+            // Nothing but its level.
+            ("0102", "01", 3),
             // A loop: no place of it has a country any more.
             ("02", "020102", 1),
         ];
