@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::BufWriter;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -109,6 +110,8 @@ impl World {
             pack => pack.texts().into_iter().map(|(name, _)| name).collect(),
         };
         write("pseudonym.key", "0123456789abcdef0123456789abcdef");
+        let own = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(self.directory.path().join("pseudonym.key"), own).expect("it is ours");
         write(
             "tonle.toml",
             &format!(
