@@ -272,6 +272,20 @@ proptest! {
 }
 
 #[test]
+fn sums_hold_for_one_tree_of_places_only() {
+    let mut country = Country::new(shipped_packs());
+    let mut known = vec![country.plan.basis()];
+    for (code, parent, level) in [("0102", "01", 3), ("0102", "02", 3), ("010203", "0102", 3)] {
+        country.put_place(code, parent, level);
+        let basis = country.plan.basis();
+        assert!(!known.contains(&basis), "{code} below {parent}, level {level}");
+        known.push(basis);
+    }
+    country.put_place("010203", "0102", 3);
+    assert_eq!(country.plan.basis(), known[3], "nothing has changed");
+}
+
+#[test]
 fn a_split_into_epochs_changes_nothing() {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let mut country = Country::new(shipped_packs());

@@ -85,6 +85,11 @@ impl Country {
             ("02", "020102", 1),
         ];
         let (code, parent, level) = *moves.choose(rng).unwrap();
+        self.put_place(code, parent, level);
+    }
+
+    /// Puts a place under a parent, and lays the packs out anew.
+    pub(crate) fn put_place(&mut self, code: &str, parent: &str, level: u8) {
         self.tree.extend([place(&mut self.dictionary, code, Some(parent), level)]);
         let dictionary = &mut self.dictionary;
         let plan = compiled(&self.definition, &self.instances, &self.tree, dictionary);
