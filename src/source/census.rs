@@ -221,11 +221,7 @@ impl Poll {
     }
 
     async fn list_by_creation(&mut self, at: Position) -> Result<List, Stumble> {
-        let (by, per) = (By::Created, self.page_size());
-        let path = paths::since(self.record_type, by, by.field(), at.lower, per, at.page);
-        let Listed { records, metadata } = self.ask_list(&path).await?;
-        let per = metadata.per.unwrap_or(u64::MAX).min(per.into()).max(1);
-        self.read_unknown(&records, at, by).await?;
+        let (Listed { records, metadata }, per) = self.ask_listed(at, By::Created).await?;
         let created = || records.iter().filter_map(|one| one.created);
         if created().any(|created| created.0 < at.lower.0 - OFFSET_MS_MAX) {
             return Err(self.fault("it ignored the filter by created_at"));
@@ -260,13 +256,8 @@ impl Poll {
     /// Deletions in the middle of this list shift rows past a page, and an error inside the server looks like its end:
     /// so its total never falls, and no fewer records are met than it said at first.
     async fn list_whole(&mut self, page: u32) -> Result<List, Stumble> {
-        let (by, per) = (By::Identity, self.page_size());
         let at = Position { page, ..Position::default() };
-        let fields = By::Created.field();
-        let path = paths::since(self.record_type, by, fields, at.lower, per, page);
-        let Listed { records, metadata } = self.ask_list(&path).await?;
-        let per = metadata.per.unwrap_or(u64::MAX).min(per.into()).max(1);
-        self.read_unknown(&records, at, by).await?;
+        let (Listed { records, metadata }, per) = self.ask_listed(at, By::Identity).await?;
         let Some(listing) = &mut self.census.under_way else { return Ok(List::Ended) };
         listing.met.extend(records.iter().filter_map(|one| one.key));
         let total = metadata.total.unwrap_or(0);
@@ -282,6 +273,16 @@ impl Poll {
             (true, false) => Ok(List::Whole { page: page + 1 }),
             (false, _) => Err(self.incomplete(List::Whole { page: 1 })),
         }
+    }
+
+    /// One page of a list, and how many records a full one has. Whatever nobody knew of it is read.
+    async fn ask_listed(&mut self, at: Position, by: By) -> Result<(Listed, u64), Stumble> {
+        let (fields, per) = (By::Created.field(), self.page_size());
+        let path = paths::since(self.record_type, by, fields, at.lower, per, at.page);
+        let listed = self.ask_list(&path).await?;
+        self.read_unknown(&listed.records, at, by).await?;
+        let per = listed.metadata.per.unwrap_or(u64::MAX).min(per.into()).max(1);
+        Ok((listed, per))
     }
 
     /// Reads a page whole, by the same list, when a record on it is neither known nor was erased: what the polls missed
