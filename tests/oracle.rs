@@ -141,7 +141,7 @@ impl History {
         }
         sums.retain(|_, sum| !sum.is_empty());
         assert!(records.into_sorted().eq(self.records.clone()), "seed {}", self.seed);
-        let today = self.dataflow.today().unwrap();
+        let today = self.today.unwrap();
         let basis = self.country.plan.basis();
         self.kept = Some(Kept { basis, today, sums, records: self.records.clone() });
     }

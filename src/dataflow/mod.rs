@@ -54,7 +54,6 @@ pub struct Dataflow {
     replies: Receiver<Reply>,
     threads: Option<JoinHandle<()>>,
     time: u32,
-    today: Option<Day>,
 }
 
 impl Dataflow {
@@ -70,7 +69,7 @@ impl Dataflow {
         let (reply, replies) = channel();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel()).unzip();
         let threads = worker::spawn(Arc::clone(&plan), receivers, reply)?;
-        Ok(Self { plan, workers: senders, replies, threads: Some(threads), time: 0, today: None })
+        Ok(Self { plan, workers: senders, replies, threads: Some(threads), time: 0 })
     }
 
     /// Runs one epoch to its end and returns what it changed: sorted, each cell and row once.
@@ -116,7 +115,6 @@ impl Dataflow {
                 shares[change.key.shard() % count].push(change);
             }
         }
-        self.today = input.today.or(self.today);
         let is_busy: Vec<bool> = shares.iter().map(|share| !share.is_empty()).collect();
         let puts = puts(summed, &is_busy);
         for ((worker, changes), put) in self.workers.iter().zip(shares).zip(puts) {
@@ -170,11 +168,6 @@ impl Dataflow {
             sums.push(cells);
         }
         Ok((records, sums))
-    }
-
-    /// The last clock tick.
-    pub fn today(&self) -> Option<Day> {
-        self.today
     }
 }
 

@@ -360,15 +360,14 @@ impl Pipeline<'_> {
 
     fn snapshot_content(&mut self) -> Result<SnapshotContent> {
         let (records, cells) = self.dataflow.held()?;
-        let basis = self.plan.basis();
-        let sums = self.dataflow.today().map(|today| Sums { basis, today, cells });
+        let (basis, today) = (self.plan.basis(), self.standing.today());
         Ok(SnapshotContent {
             epoch: self.committed,
             records,
-            sums,
+            sums: today.map(|today| Sums { basis, today, cells }),
             deferred: self.standing.deferred().clone(),
             cursors: self.standing.cursors().clone(),
-            today: self.standing.today(),
+            today,
             locations: self.standing.locations().clone(),
             dictionary: self.interner.clone(),
         })
